@@ -1,0 +1,1 @@
+"""automc: the compression search that proves its numbers on your device."""

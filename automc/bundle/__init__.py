@@ -1,0 +1,1 @@
+"""What a stranger deploys and verifies with onnxruntime and numpy alone."""

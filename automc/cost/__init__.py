@@ -1,0 +1,1 @@
+"""What a graph costs on a device: kernel rows, physical features, predictions with intervals."""

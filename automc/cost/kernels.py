@@ -1,0 +1,58 @@
+"""Kernel rows: a graph as the runtime will execute it, one row per kernel, after fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "int8"]
+Layout = Literal["nchw", "nchwc", "nhwc"]
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel. Shapes include the batch. macs: multiply-accumulates. bytes_*: as stored at this precision.
+
+    op: kernel class as the runtime has it (Conv, Gemm, MatMul, Add, MaxPool, ReorderInput, QuantizeLinear, ...).
+    fused: element-wise work done inside the kernel, in order (for example ("Add", "Relu")).
+    kernel, stride, groups: of convolutions and pools; () and 1 elsewhere.
+    """
+
+    name: str
+    op: str
+    precision: Precision
+    layout: Layout
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shape: tuple[int, ...]
+    macs: int
+    bytes_in: int
+    bytes_out: int
+    bytes_weights: int
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    fused: tuple[str, ...] = ()
+
+    def signature(self) -> tuple[object, ...]:
+        """Everything that cost depends on, without the name: equal signatures cost the same."""
+        return (
+            self.op, self.precision, self.layout, self.input_shapes, self.output_shape, self.macs, self.bytes_in,
+            self.bytes_out, self.bytes_weights, self.kernel, self.stride, self.dilation, self.groups, self.fused,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KernelGraph:
+    """All kernels of one network in execution order.
+
+    weight_bytes: stored initialisers. peak_activation_bytes: largest sum of live activations at any kernel.
+    """
+
+    rows: tuple[KernelRow, ...]
+    weight_bytes: int
+    peak_activation_bytes: int
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)

@@ -1,0 +1,1 @@
+"""Timing, energy counters and calibration on the device at hand."""

@@ -1,0 +1,151 @@
+"""A device as data: what it is, how to measure on it, what its calibration found."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from automc.errors import ConfigError
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fingerprint(Frozen):
+    """What must be the same for measured numbers to be comparable."""
+
+    cpu: str
+    cores: int
+    instruction_sets: tuple[str, ...]
+    system: str
+    runtime: str
+    runtime_version: str
+
+
+class MeasurementProtocol(Frozen):
+    """How latency is measured: fresh session per model, `warmup` runs, `runs` per pass, `passes` spread over time."""
+
+    warmup: int = 8
+    runs: int = 60
+    passes: int = 2
+    percentile: float = 10.0
+    finalist_runs: int = 200
+
+
+class Int8Facts(Frozen):
+    """What calibration found about int8: the scheme that is fast and what it gains over fp32 (median ratio)."""
+
+    activation_type: Literal["uint8", "int8"] = "uint8"
+    weight_type: Literal["uint8", "int8"] = "int8"
+    per_channel: bool = True
+    reduce_range: bool = False
+    speedup: float = 1.0
+
+
+class EnergySource(Frozen):
+    """Where an energy figure comes from: a counter that was read, or a documented model, by name."""
+
+    kind: Literal["rapl", "nvml", "model"]
+    detail: str
+
+
+class HeldOut(Frozen):
+    """Error on whole networks of families the calibration never saw."""
+
+    precision: Literal["fp32", "int8"]
+    networks: int
+    families: tuple[str, ...]
+    within_5_percent: float
+    within_10_percent: float
+    within_15_percent: float
+    mape_percent: float
+    rank_correlation: float
+    interval_coverage: float
+
+
+class HardwareProfile(Frozen):
+    """Everything device-dependent, found by calibration and never a constant in code. Lives in <name>/profile.yaml."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    fingerprint: Fingerprint
+    execution_provider: str = "CPUExecutionProvider"
+    threads: int = 1
+    memory_mb: float
+    precisions: tuple[Literal["fp32", "int8"], ...]
+    channel_multiple: int
+    int8: Int8Facts
+    protocol: MeasurementProtocol
+    noise_floor_percent: float
+    noise_floor_ms: float
+    energy: EnergySource
+    calibrated_unix_s: float
+    calibration: Literal["quick", "full"]
+    held_out: tuple[HeldOut, ...]
+    calibration_digest: str
+    """sha256 of calibration.json beside the profile."""
+
+
+def cache_folder() -> Path:
+    """Where the user's own profiles live: $AUTOMC_HOME, else ~/.cache/automc."""
+    return Path(os.environ.get("AUTOMC_HOME") or Path.home() / ".cache" / "automc")
+
+
+def shipped_folder(kind: Literal["hardware_profiles", "search_spaces"]) -> Path:
+    """The folder that ships with automc: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / kind
+    return inside if inside.is_dir() else package.parent / kind
+
+
+def profile_folders() -> dict[str, Path]:
+    """Every known profile by name; the user's own come before shipped ones of the same name."""
+    found: dict[str, Path] = {}
+    for root in (shipped_folder("hardware_profiles"), cache_folder() / "profiles"):
+        if root.is_dir():
+            found.update({path.parent.name: path.parent for path in sorted(root.glob("*/profile.yaml"))})
+    return found
+
+
+def load_profile(name: str) -> HardwareProfile:
+    """The profile called `name`, or in the folder `name`. Raises ConfigError (nearest name) if there is none."""
+    folder = profile_folder(name)
+    path = folder / "profile.yaml"
+    try:
+        return HardwareProfile.model_validate(yaml.safe_load(path.read_text()))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a hardware profile: {error}", next_step="automc profile calibrate") from error
+
+
+def profile_folder(name: str) -> Path:
+    if (Path(name) / "profile.yaml").is_file():
+        return Path(name)
+    known = profile_folders()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"no hardware profile is called {name!r}{hint}",
+        next_step=f"automc profile calibrate {name}" if name == "host" else "automc profile list",
+    )
+
+
+def save_profile(profile: HardwareProfile, calibration: dict[str, JsonValue], folder: Path) -> None:
+    """Write profile.yaml and calibration.json; the profile appears last, so a half-written folder is no profile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("calibration.json", json.dumps(calibration, indent=1, sort_keys=True)),
+        ("profile.yaml", yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)),
+    ):
+        part = folder / f".{name}.part"
+        part.write_text(text)
+        part.replace(folder / name)

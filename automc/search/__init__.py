@@ -1,0 +1,1 @@
+"""The search loop, its rungs and strategies."""

@@ -1,0 +1,52 @@
+"""Finds techniques by existing: a file in this package, or an entry point of another package, is all it takes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from automc.errors import ConfigError
+from automc.techniques.technique import Technique
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Name of the technique -> where to import it from; a technique's file bears its name, so nothing is imported here."""
+    package = importlib.import_module("automc.techniques")
+    support = {"technique", "plan", "registry"}
+    found = {
+        info.name: f"{package.__name__}.{info.name}"
+        for info in pkgutil.iter_modules(package.__path__)
+        if info.name not in support and not info.name.startswith("_")
+    }
+    for point in entry_points(group="automc.techniques"):
+        found[point.name] = point.value
+    return found
+
+
+def technique_names() -> tuple[str, ...]:
+    return tuple(sorted(_modules()))
+
+
+@cache
+def get_technique(name: str) -> Technique[Any]:
+    """The technique called `name`. Raises ConfigError naming the nearest known name."""
+    where = _modules().get(name)
+    if where is None:
+        near = difflib.get_close_matches(name, technique_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"no technique is called {name!r}{hint}", next_step="automc technique list")
+    module_name, _, attribute = where.partition(":")
+    module = importlib.import_module(module_name)
+    if attribute:
+        found = getattr(module, attribute)
+        return found() if inspect.isclass(found) else found  # type: ignore[no-any-return]
+    for _, kind in inspect.getmembers(module, inspect.isclass):
+        if issubclass(kind, Technique) and kind.__module__ == module.__name__ and getattr(kind, "name", None) == name:
+            return kind()
+    raise ConfigError(f"{module_name} holds no Technique named {name!r}")

@@ -1,0 +1,111 @@
+"""What accuracy means, concretely: a model source, a task, lazy data per split, declared preprocessing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+SplitName = Literal["train", "calibration", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "calibration", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: one tensor per model input, first axis the batch, preprocessed. targets: (batch, ...).
+
+    indices: (batch,) int64, position of each sample within its split; outputs of a teacher are kept by it.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    targets: torch.Tensor
+    indices: np.ndarray
+
+
+class Examples(Protocol):
+    """One split, held once in memory when first read."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over the stored samples and labels, in order; independent of the batch size."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, *, seed: int | None = None, augment: bool = False) -> Iterator[Batch]:
+        """One pass. seed: shuffles (and draws the augmentation); None keeps the stored order. Last batch may be short."""
+        ...
+
+
+class Task(ABC):
+    """Loss and metric. The metric is per sample, so that two models are compared paired over the same samples."""
+
+    name: str
+    metric: str
+    direction: Literal["max", "min"]
+
+    @abstractmethod
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Scalar mean loss of a batch."""
+
+    @abstractmethod
+    def score(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """(batch,) float64: the metric of each sample; its mean over a split is the metric (accuracy: 0 or 1 each)."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        output: torch.Tensor = model(*batch.inputs)
+        return output
+
+
+class Workload(ABC):
+    """A trained model with its task and data. Splits are lazy: nothing is read before it is asked for."""
+
+    name: str
+    task: Task
+    seen_by_base: frozenset[SplitName] = frozenset({"train"})
+    """Splits the given weights were trained on; validation and test must not be among them (law 3)."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A fresh copy of the base, float32, eval mode, on the CPU. Raises ConfigError naming keys that do not fit."""
+
+    @abstractmethod
+    def split(self, name: SplitName) -> Examples:
+        """The named split, read on first use. Raises ConfigError where it is empty, has one class, or holds NaN."""
+
+    @abstractmethod
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """One batch of one sample of the shapes and dtypes the model takes; needs no data."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> Mapping[str, object]:
+        """JSON: how a raw sample becomes a model input; shipped as the bundle's preprocess.json."""
+
+    @property
+    def licence_notice(self) -> str:
+        """Licence text or notice of the source model, shipped with the bundle."""
+        return ""
+
+    def digests(self) -> dict[str, str]:
+        """sha256 of every split and of the base weights (key "base"), for the lock file."""
+        found = {name: self.split(name).digest for name in SPLITS}
+        found["base"] = weights_digest(self.model())
+        return found
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 (hex) over names, shapes and bytes of the state dict, in order."""
+    import hashlib
+
+    hasher = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        hasher.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
