@@ -16,9 +16,9 @@ from automc.techniques.technique import Technique
 
 @cache
 def _modules() -> dict[str, str]:
-    """Name of the technique -> where to import it from; a technique's file bears its name, so nothing is imported here."""
+    """Name -> where to import it from; a technique's file bears its name, so nothing is imported here."""
     package = importlib.import_module("automc.techniques")
-    support = {"technique", "plan", "registry"}
+    support = {"technique", "plan", "registry", "edits", "quantspec", "shortcuts", "coupling"}
     found = {
         info.name: f"{package.__name__}.{info.name}"
         for info in pkgutil.iter_modules(package.__path__)
@@ -45,7 +45,8 @@ def get_technique(name: str) -> Technique[Any]:
     module = importlib.import_module(module_name)
     if attribute:
         found = getattr(module, attribute)
-        return found() if inspect.isclass(found) else found  # type: ignore[no-any-return]
+        instance: Technique[Any] = found() if inspect.isclass(found) else found
+        return instance
     for _, kind in inspect.getmembers(module, inspect.isclass):
         if issubclass(kind, Technique) and kind.__module__ == module.__name__ and getattr(kind, "name", None) == name:
             return kind()

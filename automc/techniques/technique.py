@@ -111,7 +111,10 @@ class ModelTechnique(Technique[P]):
 
 
 class GraphTechnique(Technique[P]):
-    """A technique that edits the exported ONNX graph. `lossless` ones must keep parity, the others are judged by accuracy."""
+    """A technique that edits the exported ONNX graph.
+
+    `lossless` ones must keep parity with what they were given; the others are judged by accuracy.
+    """
 
     phase = Phase.GRAPH
     lossless: ClassVar[bool] = False

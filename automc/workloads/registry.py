@@ -1,4 +1,4 @@
-"""Finds workloads by existing: a module here with `create(options, data_root)`, or an entry point `automc.workloads`."""
+"""Finds workloads by existing: a module here with `create(options, data_root)`, or an entry point."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, size: int, *, seed: int | None = None, augment: bool = False) -> Iterator[Batch]:
-        """One pass. seed: shuffles (and draws the augmentation); None keeps the stored order. Last batch may be short."""
+        """One pass; the last batch may be short. seed: shuffles and draws the augmentation; None keeps the order."""
         ...
 
 
@@ -95,7 +95,7 @@ class Workload(ABC):
 
     def digests(self) -> dict[str, str]:
         """sha256 of every split and of the base weights (key "base"), for the lock file."""
-        found = {name: self.split(name).digest for name in SPLITS}
+        found: dict[str, str] = {name: self.split(name).digest for name in SPLITS}
         found["base"] = weights_digest(self.model())
         return found
 
