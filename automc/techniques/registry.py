@@ -44,8 +44,10 @@ def get_technique(name: str) -> Technique[Any]:
     module_name, _, attribute = where.partition(":")
     module = importlib.import_module(module_name)
     if attribute:
-        found = getattr(module, attribute)
-        instance: Technique[Any] = found() if inspect.isclass(found) else found
+        kind_or_instance: Any = getattr(module, attribute)
+        if isinstance(kind_or_instance, Technique):
+            return kind_or_instance
+        instance: Technique[Any] = kind_or_instance()
         return instance
     for _, kind in inspect.getmembers(module, inspect.isclass):
         if issubclass(kind, Technique) and kind.__module__ == module.__name__ and getattr(kind, "name", None) == name:

@@ -118,6 +118,8 @@ class GraphTechnique(Technique[P]):
 
     phase = Phase.GRAPH
     lossless: ClassVar[bool] = False
+    precision: ClassVar[Literal["int8"] | None] = None
+    """Precision the kernels run at afterwards, for screening before anything is exported; None: unchanged."""
 
     @abstractmethod
     def plan(self, model: onnx.ModelProto, params: P, context: PlanContext) -> Plan: ...
