@@ -1,0 +1,41 @@
+# Python 3.11 is all it takes; everything is installed into .venv, pinned by constraints.txt.
+PYTHON ?= python3.11
+VENV ?= .venv
+# Where NNI has no wheel (Linux on ARM): make setup EXTRAS=dev CONSTRAINTS=constraints.txt
+EXTRAS ?= dev,nas
+CONSTRAINTS ?= constraints-nas.txt
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/demo
+
+.PHONY: setup setup-nas test demo lint laws wheel clean help
+
+help:  ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
+
+setup: $(STAMP)  ## virtual environment with automc, NNI and the development tools, pinned
+
+$(STAMP): pyproject.toml setup.py $(CONSTRAINTS) scripts/install
+	PYTHON="$(PYTHON)" scripts/install $(VENV) $(CONSTRAINTS) -e '.[$(EXTRAS)]'
+	touch $@
+
+test: setup  ## every test; those that need data run where AUTOMC_DATA names the folder
+	$(BIN)/python -m pytest
+
+demo: setup  ## the main job on the embedded digits: about six minutes on two cores
+	$(BIN)/automc demo --run $(RUN)
+
+lint: setup  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy automc
+
+laws: setup  ## break each law of the design on purpose and see its test go red
+	$(BIN)/python tests/laws/run.py
+
+wheel: setup  ## dist/automc-*.whl
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## everything made, except runs/
+	rm -rf $(VENV) dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
