@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -64,9 +65,9 @@ class SearchSection(Section):
         counts = [rung.candidates for rung in self.rungs]
         if not steps or steps[0] != 0:
             raise ValueError("the first rung trains nothing: rungs[0].steps must be 0")
-        if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError("steps must rise from rung to rung")
-        if any(later > earlier for earlier, later in zip(counts, counts[1:], strict=False)):
+        if any(later > earlier for earlier, later in pairwise(counts)):
             raise ValueError("candidates must not grow from rung to rung")
         return self
 

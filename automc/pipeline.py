@@ -1,0 +1,137 @@
+"""From a base network and the steps of a candidate to a compressed network, and back again from stored plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from automc.candidate import Step
+from automc.errors import CompressionError, InfeasibleCandidate
+from automc.techniques.plan import Plan
+from automc.techniques.registry import get_technique
+from automc.techniques.technique import GraphTechnique, Params, Phase, PlanContext, RecoveryTechnique, Technique
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+    from automc.recovery.training import RecoveryContext
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A step with its technique and validated parameters."""
+
+    step: Step
+    technique: Technique[Any]
+    params: Params
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A network after the MODEL and RECOVERY steps; replaying `plans` on the base rebuilds its structure."""
+
+    model: nn.Module
+    plans: tuple[Plan, ...]
+    steps_trained: int
+
+
+def resolve(steps: Sequence[Step]) -> list[Resolved]:
+    """The steps with their techniques. Raises ConfigError on an unknown one, InfeasibleCandidate on bad parameters."""
+    resolved = []
+    for step in steps:
+        technique = get_technique(step.technique)
+        try:
+            params = technique.params.model_validate(step.params)
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise InfeasibleCandidate(f"{step.technique}: {reasons}") from error
+        resolved.append(Resolved(step, technique, params))
+    return resolved
+
+
+def model_steps(steps: Sequence[Step]) -> list[Resolved]:
+    return [item for item in resolve(steps) if item.technique.phase in (Phase.MODEL, Phase.RECOVERY)]
+
+
+def graph_steps(steps: Sequence[Step]) -> list[Resolved]:
+    return [item for item in resolve(steps) if item.technique.phase is Phase.GRAPH]
+
+
+def apply(
+    base: nn.Module, steps: Sequence[Step], context: PlanContext, recovery: RecoveryContext | None, budget: int
+) -> Compressed:
+    """Run the MODEL and RECOVERY steps in their order.
+
+    budget: optimiser steps shared among the recoveries by their `share`; 0 skips them (rung 0, screening).
+    Raises InfeasibleCandidate, CompressionError, TrainingDiverged.
+    """
+    model, plans, trained = base, list[Plan](), 0
+    resolved = model_steps(steps)
+    steps_of = _split_budget(resolved, budget)
+    for item in resolved:
+        if isinstance(item.technique, RecoveryTechnique):
+            share = next(steps_of)
+            if share and recovery is not None:
+                first = recovery.first_step + trained
+                model = item.technique.recover(model, item.params, replace(recovery, first_step=first), share)
+                trained += share
+            continue
+        reason = item.technique.refuses(model)
+        if reason is not None:
+            raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
+        plan = item.technique.plan(model, item.params, context)
+        model = item.technique.apply(model, plan)
+        plans.append(plan)
+    return Compressed(model, tuple(plans), trained)
+
+
+def replay(base: nn.Module, plans: Sequence[Plan]) -> nn.Module:
+    """The structure (and derived weights) that `plans` make of `base`; needs neither data nor profile."""
+    model = base
+    for plan in plans:
+        model = get_technique(plan.technique).apply(model, plan)
+    return model
+
+
+def recover_further(model: nn.Module, steps: Sequence[Step], recovery: RecoveryContext, budget: int) -> nn.Module:
+    """Go on with a checkpoint: `budget` more optimiser steps of the candidate's last recovery."""
+    recoveries = [item for item in model_steps(steps) if isinstance(item.technique, RecoveryTechnique)]
+    if not recoveries or not budget:
+        return model
+    last = recoveries[-1]
+    if not isinstance(last.technique, RecoveryTechnique):
+        raise CompressionError(f"{last.step.technique} is not a recovery")
+    return last.technique.recover(model, last.params, recovery, budget)
+
+
+def apply_graph(
+    model: onnx.ModelProto, steps: Sequence[Step], context: PlanContext
+) -> tuple[onnx.ModelProto, tuple[Plan, ...], bool]:
+    """Run the GRAPH steps in their order: the final graph, their plans, and whether all of them were lossless."""
+    plans, lossless = list[Plan](), True
+    for item in graph_steps(steps):
+        reason = item.technique.refuses(model)
+        if reason is not None:
+            raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
+        plan = item.technique.plan(model, item.params, context)
+        model = item.technique.apply(model, plan)
+        plans.append(plan)
+        lossless = lossless and isinstance(item.technique, GraphTechnique) and item.technique.lossless
+    return model, tuple(plans), lossless
+
+
+def _split_budget(resolved: Sequence[Resolved], budget: int) -> Iterator[int]:
+    """Steps of each recovery in order, by their shares, summing to `budget` exactly."""
+    shares = [float(getattr(item.params, "share", 1.0)) for item in resolved if item.technique.phase is Phase.RECOVERY]
+    total, given, done = sum(shares), 0, 0.0
+    parts = []
+    for share in shares:
+        done += share
+        upto = round(budget * done / total)
+        parts.append(upto - given)
+        given = upto
+    return iter(parts)

@@ -1,0 +1,196 @@
+"""A run: the directory with its resolved config, append-only journal, artifacts by content, report and bundle."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import yaml
+from pydantic import JsonValue
+
+from automc.config import SearchConfig, dump_config, parse_config
+from automc.errors import ConfigError, RunError
+from automc.journal import Journal
+from automc.trial import Trial
+
+if TYPE_CHECKING:
+    from automc.bundle.write import Bundle
+    from automc.config import Rule
+
+LOCK = "config.lock.yaml"
+
+
+class ArtifactStore:
+    """Files named by the sha256 of their content: writing twice is writing once, and a reader sees all or nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, content: bytes) -> str:
+        """Store `content`; returns its sha256 (hex)."""
+        name = hashlib.sha256(content).hexdigest()
+        path = self.folder / name
+        if not path.exists():
+            part = path.with_name(f".{name}.{os.getpid()}.part")
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(content)
+                part.replace(path)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise RunError(
+                    f"{path}: cannot be written: {error.strerror}",
+                    next_step=f"make room, then: automc resume {self.folder.parent}",
+                ) from error
+        return name
+
+    def get(self, name: str) -> bytes:
+        """The content; raises RunError where it is missing or no longer has its hash."""
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{path}: artifact is missing: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != name:
+            raise RunError(f"{path}: artifact is damaged, its sha256 is not its name", next_step=f"rm {path}")
+        return content
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One point of the finished front: the trial at the top rung and its figures re-measured at the end."""
+
+    trial: Trial
+    label: str
+    anchor: str | None
+    chosen: bool
+
+
+class Run:
+    """One run directory. Hold it open to write (`with Run.create(...)`, `with Run.open(..., writable=True)`)."""
+
+    def __init__(self, folder: Path, config: SearchConfig, lock: Mapping[str, JsonValue], *, writable: bool) -> None:
+        self.folder = folder
+        self.config = config
+        self.lock = lock
+        self.artifacts = ArtifactStore(folder / "artifacts")
+        self._held: TextIO | None = None
+        if writable:
+            self._hold()
+        self.journal = Journal(folder / "journal.jsonl", writable=writable)
+
+    @classmethod
+    def create(cls, folder: Path, config: SearchConfig, *, data_root: Path | None) -> Run:
+        """A new run directory. Raises RunError where it exists, ConfigError where it cannot be written."""
+        if (folder / LOCK).exists() or (folder.exists() and any(folder.iterdir())):
+            raise RunError(
+                f"{folder}: holds a run already; a second run would mix with it",
+                next_step=f"automc resume {folder}    (or give another folder: --run {folder}-2)",
+            )
+        lock: dict[str, JsonValue] = {"data_root": None if data_root is None else str(data_root.resolve())}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f".{LOCK}.part"
+            part.write_text(dump_config(config) + "---\n" + yaml.safe_dump(lock, sort_keys=False))
+            part.replace(folder / LOCK)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: cannot be written: {error.strerror}", next_step="give a writable folder: --run DIR"
+            ) from error
+        return cls(folder, config, lock, writable=True)
+
+    @classmethod
+    def open(cls, folder: Path | str, *, writable: bool = False) -> Run:
+        """An existing run. Raises RunError where there is none, it is damaged, or another process holds it."""
+        folder = Path(folder)
+        path = folder / LOCK
+        if not path.is_file():
+            raise RunError(f"{folder}: is not a run (no {LOCK} in it)", next_step="ls runs/")
+        try:
+            documents = list(yaml.safe_load_all(path.read_text()))
+            raw, lock = documents
+        except (yaml.YAMLError, ValueError) as error:
+            raise RunError(f"{path}: is damaged: {error}") from error
+        return cls(folder, parse_config(raw, str(path)), lock, writable=writable)
+
+    @property
+    def data_root(self) -> Path | None:
+        root = self.lock.get("data_root")
+        return Path(root) if isinstance(root, str) else None
+
+    def trials(self) -> list[Trial]:
+        """Every finished trial in the order of completion."""
+        return [Trial.from_json(_mapping(record["trial"])) for record in self.journal.of("trial")]
+
+    @property
+    def finished(self) -> bool:
+        return self.journal.last("end") is not None
+
+    def front(self) -> list[FrontPoint]:
+        """The Pareto front over re-measured finalists, fastest first. Raises RunError where the run has not ended."""
+        path = self.folder / "front.json"
+        if not path.is_file():
+            raise RunError(f"{self.folder}: has not ended", next_step=f"automc resume {self.folder}")
+        return [
+            FrontPoint(Trial.from_json(item["trial"]), item["label"], item["anchor"], item["chosen"])
+            for item in json.loads(path.read_text())["points"]
+        ]
+
+    def choose(self, rule: Rule | str | None = None) -> Trial:
+        """The trial that `rule` (None: the config's; or a candidate id) picks among the finalists.
+
+        Raises InfeasibleSearchError naming the binding constraint where none meets them all.
+        """
+        from automc.search.choice import choose
+
+        return choose(self, rule or self.config.choose)
+
+    def bundle(self, trial: Trial, folder: Path | None = None) -> Bundle:
+        """Write the deployment bundle of `trial` (its own folder under bundle-<id>, unless given)."""
+        from automc.search.ending import write_bundle_of
+
+        return write_bundle_of(self, trial, folder or self.folder / f"bundle-{trial.candidate.id}")
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file of the run whole or not at all."""
+        path = self.folder / name
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text)
+        part.replace(path)
+        return path
+
+    def close(self) -> None:
+        self.journal.close()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _hold(self) -> None:
+        """One writer per run: an advisory lock that dies with its process."""
+        self._held = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._held.close()
+            raise RunError(
+                f"{self.folder}: another process is running it",
+                next_step="wait for it, or give another folder: --run DIR",
+            ) from error
+
+
+def _mapping(value: JsonValue) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise RunError("journal: a trial is not an object")
+    return value
