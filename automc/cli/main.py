@@ -1,0 +1,80 @@
+"""`automc`: parse, one API call, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from automc.cli import config, model, profile, technique
+from automc.errors import AutomcError, RunInterrupted
+
+app = typer.Typer(
+    name="automc",
+    help="Compression search that proves its numbers on your device.\n\n"
+    "Exit codes: 0 done, 1 a device or a bug, 2 your file or argument, 3 nothing meets the constraints, "
+    "4 a run or bundle failed its checks, 5 interrupted and resumable.\n\n"
+    "Example: automc demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+for commands in (profile, model, technique, config):
+    commands.register(app)
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the file system answers where a person, not a programmer, has to act."""
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(version("automc"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a command; `main` has already taken --debug out."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with the exit code of `automc.errors`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given or bool(os.environ.get("AUTOMC_DEBUG"))
+    try:
+        app([argument for argument in given if argument != "--debug"], prog_name="automc")
+    except AutomcError as error:
+        if debug:
+            raise
+        _fail(error.message, error.next_step, error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", None, RunInterrupted.exit_code)
+    except OSError as error:
+        if debug or error.errno not in DISK_ERRORS:
+            raise
+        where = error.filename or "a file"
+        _fail(f"{where}: {error.strerror}", "make it writable or make room, then run the same command again", 4)
+    sys.exit(0)  # not reached: app() leaves by SystemExit
+
+
+def _fail(message: str, next_step: str | None, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"automc: {message}", file=sys.stderr)
+    if next_step:
+        print(f"  next: {next_step}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

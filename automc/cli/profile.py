@@ -1,0 +1,108 @@
+"""`automc profile list | show | calibrate | check`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from automc.cli.output import AsJson, print_columns, print_json
+
+if TYPE_CHECKING:
+    from automc.profiles import HardwareProfile
+
+Name = Annotated[str, typer.Argument(help="Name of a profile, or a folder that holds profile.yaml.")]
+
+commands = typer.Typer(help="The devices automc knows.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(commands, name="profile")
+
+
+@commands.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every profile: shipped with automc and calibrated here.
+
+    Example: automc profile list
+    """
+    from automc.profiles import load_profile, profile_folders
+
+    found = {name: load_profile(str(folder)) for name, folder in sorted(profile_folders().items())}
+    if as_json:
+        print_json([{"name": name, **profile.model_dump(mode="json")} for name, profile in found.items()])
+        return
+    if not found:
+        typer.echo("no profile yet; calibrate this machine with: automc profile calibrate --quick")
+        return
+    print_columns(
+        ("profile", "device", "runtime", "calibrated", "held-out error"),
+        [(name, item.fingerprint.cpu, _runtime(item), _calibrated(item), _error(item)) for name, item in found.items()],
+    )
+
+
+@commands.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """One profile: the device, how it is measured, what calibration found and how wrong it is.
+
+    Example: automc profile show host
+    """
+    from automc.profiles import load_profile, profile_folder
+
+    profile = load_profile(name)
+    if as_json:
+        print_json(profile.model_dump(mode="json"))
+        return
+    mark = profile.fingerprint
+    protocol = profile.protocol
+    int8 = profile.int8
+    for key, value in (
+        ("name", f"{profile.name} ({profile_folder(name)})"),
+        ("description", profile.description),
+        ("device", f"{mark.cpu}, {mark.cores} cores, {mark.system}, {' '.join(mark.instruction_sets)}"),
+        ("runtime", f"{_runtime(profile)}, {profile.execution_provider}, {profile.threads} thread(s)"),
+        ("memory", f"{profile.memory_mb:.0f} MB"),
+        ("channels", f"multiples of {profile.channel_multiple} pay"),
+        (
+            "int8",
+            f"{int8.speedup:.2f} x fp32 (median) with {int8.activation_type} activations, {int8.weight_type} weights",
+        ),
+        ("noise", f"{profile.noise_floor_percent:.1f} %, {profile.noise_floor_ms:.4f} ms"),
+        ("energy", f"{profile.energy.kind}: {profile.energy.detail}"),
+        (
+            "protocol",
+            f"{protocol.passes} passes of {protocol.runs} runs after {protocol.warmup} warm-ups, "
+            f"percentile {protocol.percentile:g}",
+        ),
+        ("calibrated", _calibrated(profile)),
+    ):
+        typer.echo(f"{key + ':':13} {value}")
+    if profile.held_out:
+        typer.echo("\nerror on whole networks of families the calibration never saw:")
+        print_columns(
+            ("precision", "networks", "within 5 %", "10 %", "15 %", "MAPE", "rank corr.", "in interval", "families"),
+            [
+                (
+                    item.precision, str(item.networks),
+                    f"{item.within_5_percent:.0f} %", f"{item.within_10_percent:.0f} %",
+                    f"{item.within_15_percent:.0f} %", f"{item.mape_percent:.1f} %", f"{item.rank_correlation:.3f}",
+                    f"{item.interval_coverage:.0f} %", ", ".join(item.families),
+                )
+                for item in profile.held_out
+            ],
+        )  # fmt: skip
+
+
+def _runtime(profile: HardwareProfile) -> str:
+    return f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}"
+
+
+def _calibrated(profile: HardwareProfile) -> str:
+    moment = datetime.fromtimestamp(profile.calibrated_unix_s, tz=UTC)
+    return f"{profile.calibration}, {moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _error(profile: HardwareProfile) -> str:
+    shown = [f"{item.precision} {item.mape_percent:.1f} % (n={item.networks})" for item in profile.held_out]
+    return ", ".join(shown) or "not held out"

@@ -1,0 +1,97 @@
+"""`automc technique list | show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automc.cli.output import AsJson, print_columns, print_json
+
+if TYPE_CHECKING:
+    from automc.techniques.technique import Technique
+
+commands = typer.Typer(help="What automc can do to a model.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(commands, name="technique")
+
+
+@commands.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every technique, what it is and what it really saves.
+
+    Example: automc technique list
+    """
+    from automc.techniques.registry import get_technique, technique_names
+
+    found = [get_technique(name) for name in technique_names()]
+    if as_json:
+        print_json([_describe(item) for item in found])
+        return
+    print_columns(
+        ("technique", "phase", "saves", "summary"),
+        [(item.name, item.phase.value, ", ".join(sorted(item.saves)) or "-", item.summary) for item in found],
+    )
+
+
+@commands.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As `automc technique list` prints it.")], as_json: AsJson = False
+) -> None:
+    """One technique: its parameters with their ranges, what it needs, where it comes from.
+
+    Example: automc technique show channel_pruning
+    """
+    from automc.techniques.registry import get_technique
+
+    item = get_technique(name)
+    described = _describe(item)
+    if as_json:
+        print_json(described)
+        return
+    for key in ("name", "summary", "phase", "saves", "source", "after", "excludes"):
+        value = described[key]
+        text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+        typer.echo(f"{key + ':':10} {text or '-'}")
+    needs = [text for text, needed in (("data", item.needs_data), ("training", item.needs_training)) if needed]
+    typer.echo(f"{'needs:':10} {', '.join(needs) or 'nothing but the model'}")
+    rows = [
+        (key, _range(spec), str(spec.get("default", "required")), str(spec.get("description", "")))
+        for key, spec in item.params.model_json_schema().get("properties", {}).items()
+    ]
+    if rows:
+        typer.echo("")
+        print_columns(("parameter", "allowed", "default", "meaning"), rows)
+
+
+def _describe(item: Technique[Any]) -> dict[str, object]:
+    return {
+        "name": item.name,
+        "summary": item.summary,
+        "phase": item.phase.value,
+        "saves": sorted(item.saves),
+        "source": item.source,
+        "after": sorted(item.after),
+        "excludes": sorted(item.excludes),
+        "needs_data": item.needs_data,
+        "needs_training": item.needs_training,
+        "params": item.params.model_json_schema(),
+    }
+
+
+def _range(spec: dict[str, Any]) -> str:
+    """The values a parameter may take, in words, from its JSON schema."""
+    if "anyOf" in spec:
+        return " or ".join(_range(choice) for choice in spec["anyOf"])
+    if "enum" in spec:
+        return ", ".join(str(value) for value in spec["enum"])
+    if "const" in spec:
+        return str(spec["const"])
+    low = spec.get("minimum", spec.get("exclusiveMinimum"))
+    high = spec.get("maximum", spec.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return str(spec.get("type", "any"))
+    step = f", step {spec['step']}" if "step" in spec else ""
+    return f"{'' if low is None else low} to {'' if high is None else high}{step}"
