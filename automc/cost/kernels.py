@@ -13,7 +13,13 @@ Layout = Literal["nchw", "nchwc", "nhwc"]
 class KernelRow:
     """One kernel. Shapes include the batch. macs: multiply-accumulates. bytes_*: as stored at this precision.
 
-    op: kernel class as the runtime has it (Conv, Gemm, MatMul, Add, MaxPool, ReorderInput, QuantizeLinear, ...).
+    op: kernel class as the runtime has it (Conv, Gemm, MatMul, Add, MaxPool, ReorderInput, QuantizeLinear, QLinearConv,
+    QGemm, ...); a blocked or fused Conv is a Conv, `layout` and `fused` tell it apart.
+    precision: int8 where an activation that the kernel reads or writes has 8 bits, so also at the borders.
+    input_shapes: of the activations it reads, in order; weights, scales and biases are in bytes_weights alone.
+    Shapes, macs and bytes are those of the kernel that runs: channels-last where layout is nhwc, channels padded to
+    whole blocks where it is nchwc (a stem reads its unpadded, unblocked input: fewer channels than a block).
+    bytes_in, bytes_out: 0 where the output is the input's memory (Reshape); bytes_weights: a Gather's whole table.
     fused: element-wise work done inside the kernel, in order (for example ("Add", "Relu")).
     kernel, stride, groups: of convolutions and pools; () and 1 elsewhere.
     """
@@ -46,7 +52,8 @@ class KernelRow:
 class KernelGraph:
     """All kernels of one network in execution order.
 
-    weight_bytes: stored initialisers. peak_activation_bytes: largest sum of live activations at any kernel.
+    weight_bytes: initialisers as the runtime holds them, padding included.
+    peak_activation_bytes: largest sum of live activations at any kernel.
     """
 
     rows: tuple[KernelRow, ...]

@@ -1,0 +1,67 @@
+"""Kernel rows of a network: from its ONNX file, or from a trace of its torch module, through one lowering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automc.cost.kernels import KernelGraph
+from automc.errors import ConfigError, PredictorError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int = 1) -> KernelGraph:
+    """Kernels of an ONNX model as ONNX Runtime on this host will execute them at ORT_ENABLE_ALL.
+
+    model: fp32 as exported or as the runtime's offline optimisation left it, or with QuantizeLinear / DequantizeLinear
+    pairs; a path may have its weights beside it. batch: extent of the first axis of every input.
+    Raises ConfigError where there is no such file, PredictorError where the runtime refuses the model,
+    UnseenOperatorError where an operator's shape is unknown. The model given is not changed.
+    """
+    from automc.cost.lowering import lower
+
+    return lower(with_batch(_loaded(model) if isinstance(model, Path) else model, batch))
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file", next_step="give the path of an ONNX model")
+    try:
+        return onnx.load(path)
+    except DecodeError as error:
+        raise PredictorError(f"{path}: not an ONNX model: {error}", next_step="export the model again") from error
+
+
+def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """The model with `batch` samples per run: itself where it has that already, else a copy.
+
+    Raises PredictorError where an input has another axis that is not fixed.
+    """
+    import onnx
+
+    weights = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in weights]
+    for item in inputs:
+        loose = [extent.dim_param or "?" for extent in item.type.tensor_type.shape.dim[1:] if not extent.dim_value]
+        if loose:
+            raise PredictorError(
+                f"input {item.name!r} leaves more than the batch open: {', '.join(loose)}",
+                next_step="export the model with fixed shapes apart from the batch",
+            )
+    extents = {item.type.tensor_type.shape.dim[0].dim_value for item in inputs if item.type.tensor_type.shape.dim}
+    if extents <= {batch}:
+        return model
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    del fixed.graph.value_info[:]  # declared for another batch; the runtime infers them anew
+    for item in fixed.graph.input:
+        if item.name not in weights and item.type.tensor_type.shape.dim:
+            item.type.tensor_type.shape.dim[0].dim_value = batch
+    for item in fixed.graph.output:
+        item.type.tensor_type.ClearField("shape")
+    return fixed

@@ -1,0 +1,274 @@
+"""The one lowering: from an op-level ONNX graph to the kernels ONNX Runtime really executes, and from those to rows.
+
+Fusion, blocked layouts, int8 kernels and the transposes around them are the runtime's decisions, taken by dozens of
+passes that change with its version and with the processor. So they are not imitated here: the runtime optimises the
+graph itself (ORT_ENABLE_ALL, as at measuring time) and writes down what it is going to execute, in 2 to 10 ms for a
+small network. Weights play no part in its decisions, which is why a trace with made-up weights lowers alike.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automc.cost.kernels import KernelGraph, KernelRow, Layout, Precision
+from automc.cost.shapes import INT64, NCHWC_DOMAIN, UINT8, Attribute, Node, Tensor, infer, infer_standard
+from automc.errors import PredictorError, UnseenOperatorError
+
+if TYPE_CHECKING:
+    import onnx
+
+_RUNTIME_NAMES = {"FusedConv": "Conv", "NhwcFusedConv": "Conv", "FusedGemm": "Gemm", "NhwcMaxPool": "MaxPool"}
+"""Names the runtime gives a kernel that another field of the row (fused, layout) already tells apart."""
+
+ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+"""Operators whose output is their input's memory under another shape."""
+
+_BLOCK_OF_AVX512, _BLOCK_ELSEWHERE = 16, 8  # MlasNchwcGetBlockSize, onnxruntime/core/mlas/lib/snchwc.cpp
+
+
+def lower(model: onnx.ModelProto) -> KernelGraph:
+    """Kernel rows of an op-level model with fixed input shapes, as this host's runtime will execute it.
+
+    Raises PredictorError where the runtime refuses the model, UnseenOperatorError (operator, shape) where it holds an
+    operator that is unknown.
+    """
+    return rows_of(optimised(model))
+
+
+def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as ONNX Runtime on this host will execute it, at ORT_ENABLE_ALL, its hardware's own layout included."""
+    import onnx
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    ort.disable_telemetry_events()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")  # the graph is all that is wanted
+    with tempfile.TemporaryDirectory(prefix="automc-lower-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except state.NotImplemented as error:
+            raise UnseenOperatorError(f"ONNX Runtime {ort.__version__} has no kernel: {error}") from error
+        except (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf) as error:
+            raise PredictorError(
+                f"ONNX Runtime {ort.__version__} cannot load the model: {error}",
+                next_step="check the file with onnx.checker, then export it again",
+            ) from error
+        return onnx.load(path)
+
+
+def rows_of(model: onnx.ModelProto) -> KernelGraph:
+    """Kernel rows of a model that is already as the runtime will execute it; nothing is optimised here."""
+    graph = model.graph
+    weights = {item.name: item for item in graph.initializer}
+    tensors: dict[str, Tensor] = {
+        name: Tensor(tuple(item.dims), item.data_type, constant=True) for name, item in weights.items()
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        known = _declared(value)
+        if known is not None and value.name not in tensors:
+            tensors[value.name] = known
+    missing = [value.name for value in graph.input if value.name not in tensors]
+    if missing:
+        raise PredictorError(f"the model's inputs {missing} have no fixed shape", next_step="export with fixed shapes")
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
+    block = block_size()
+    channels_last = any(_channels_last(node_of(proto)) for proto in graph.node)
+    layouts: dict[str, Layout] = {}
+    rows: list[KernelRow] = []
+    nodes: list[Node] = []
+    for proto in graph.node:
+        node = node_of(proto)
+        if any(name not in tensors for name in node.outputs if name):
+            standard = proto.domain in ("", "ai.onnx") and proto.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            if standard:
+                out = infer_standard(proto, tensors, weights, opset)
+            else:
+                out = infer(node, [tensors[name] if name else None for name in node.inputs], block)
+            for name, tensor in zip((name for name in node.outputs if name), out, strict=False):
+                tensors.setdefault(name, tensor)
+        layout = _layout(node, tensors, layouts, channels_last=channels_last)
+        nodes.append(node)
+        rows.append(_row(node, tensors, layout))
+    used = {name for node in nodes for name in node.inputs if name in weights}
+    return KernelGraph(
+        rows=tuple(rows),
+        weight_bytes=sum(tensors[name].bytes for name in used if not _shape_constant(tensors[name])),
+        peak_activation_bytes=peak_bytes(
+            nodes, tensors, [item.name for item in graph.input], [item.name for item in graph.output]
+        ),
+    )
+
+
+def block_size() -> int:
+    """Channels per block of the runtime's blocked layout on this host: 16 with AVX-512, else 8."""
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.is_file() else ""
+    return _BLOCK_OF_AVX512 if " avx512f" in text else _BLOCK_ELSEWHERE
+
+
+def node_of(proto: onnx.NodeProto) -> Node:
+    from onnx import AttributeProto
+
+    attributes: dict[str, Attribute] = {}
+    for item in proto.attribute:
+        if item.type == AttributeProto.INT:
+            attributes[item.name] = item.i
+        elif item.type == AttributeProto.FLOAT:
+            attributes[item.name] = item.f
+        elif item.type == AttributeProto.STRING:
+            attributes[item.name] = item.s.decode()
+        elif item.type == AttributeProto.INTS:
+            attributes[item.name] = tuple(item.ints)
+        elif item.type == AttributeProto.FLOATS:
+            attributes[item.name] = tuple(item.floats)
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    return Node(proto.name, proto.op_type, domain, tuple(proto.input), tuple(proto.output), attributes)
+
+
+def _declared(value: onnx.ValueInfoProto) -> Tensor | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or any(not extent.HasField("dim_value") for extent in kind.shape.dim):
+        return None
+    return Tensor(tuple(extent.dim_value for extent in kind.shape.dim), kind.elem_type)
+
+
+def _channels_last(node: Node) -> bool:
+    if node.domain == NCHWC_DOMAIN:
+        return False
+    return bool(node.int("channels_last")) or node.op in ("NhwcMaxPool", "NhwcFusedConv")
+
+
+def _layout(node: Node, tensors: dict[str, Tensor], layouts: dict[str, Layout], *, channels_last: bool) -> Layout:
+    """Layout the kernel works in; notes the layout of its outputs in `layouts` (nchw where a name is absent).
+
+    channels_last: the graph has kernels of that layout. Where it has none, a transpose (as in attention) is just one.
+    """
+    from_inputs: Layout = next((layouts[name] for name in node.inputs if name in layouts), "nchw")
+    row: Layout = from_inputs
+    out: Layout = from_inputs
+    if node.domain == NCHWC_DOMAIN:
+        row = out = "nchwc"
+        if node.op == "ReorderOutput":
+            out = "nhwc" if node.int("channels_last") else "nchw"
+    elif _channels_last(node):
+        row = out = "nhwc"
+    elif node.op == "Transpose":
+        perm = node.ints("perm")
+        rank = len(perm)
+        to_last, to_first = (0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))
+        row = out = "nhwc" if channels_last and rank > 2 and perm == to_last and from_inputs == "nchw" else "nchw"
+        if perm == to_first and from_inputs == "nhwc":
+            row, out = "nhwc", "nchw"
+    elif node.op in ("Reshape", "Flatten") or node.op in _MATRIX_PRODUCTS:
+        out = "nchw"
+    if out != "nchw":
+        layouts.update({name: out for name in node.outputs if len(tensors[name].shape) > 2})
+    return row
+
+
+def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
+    moving = [tensors[name] for name in node.inputs if name and not tensors[name].constant]
+    fixed = [tensors[name] for name in dict.fromkeys(node.inputs) if name and tensors[name].constant]
+    outputs = [tensors[name] for name in node.outputs if name and name in tensors]
+    eight_bit = any(tensor.dtype in (UINT8, UINT8 + 1) for tensor in (*moving, *outputs))
+    precision: Precision = "int8" if eight_bit else "fp32"
+    free = node.op in ALIASES
+    spatial = node.op.endswith(("Conv", "Pool", "ConvTranspose"))
+    kernel = node.ints("kernel_shape")
+    if spatial and not kernel:  # global pools look at all of it
+        shape = moving[0].shape
+        kernel = shape[1:-1] if layout == "nhwc" else shape[2:]
+    return KernelRow(
+        name=node.name or node.outputs[0],
+        op=_RUNTIME_NAMES.get(node.op, node.op),
+        precision=precision,
+        layout=layout,
+        input_shapes=tuple(tensor.shape for tensor in moving),
+        output_shape=outputs[0].shape,
+        macs=_macs(node, tensors),
+        bytes_in=0 if free else sum(tensor.bytes for tensor in moving),
+        bytes_out=0 if free else sum(tensor.bytes for tensor in outputs),
+        bytes_weights=sum(tensor.bytes for tensor in fixed if not _shape_constant(tensor)),
+        kernel=kernel if spatial else (),
+        stride=(node.ints("strides") or (1,) * len(kernel)) if spatial else (),
+        dilation=(node.ints("dilations") or (1,) * len(kernel)) if spatial else (),
+        groups=node.int("group", 1) if spatial else 1,
+        fused=_fused(node),
+    )
+
+
+def _fused(node: Node) -> tuple[str, ...]:
+    """Element-wise work inside the kernel, in order: the sum of a residual comes before the activation."""
+    residual = ("Add",) if node.op in ("Conv", "FusedConv", "NhwcFusedConv") and len(node.inputs) > 3 else ()
+    activation = node.text("activation")
+    return (*residual, activation) if activation else residual
+
+
+def _shape_constant(tensor: Tensor) -> bool:
+    """Whether an initialiser holds a shape, axes or positions rather than weights."""
+    return tensor.dtype == INT64 and len(tensor.shape) <= 1
+
+
+_MATRIX_PRODUCTS = frozenset({
+    "MatMul", "FusedMatMul", "FusedMatMulActivation", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+    "QLinearMatMul", "MatMulNBits",
+})  # fmt: skip
+
+
+def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
+    """Multiply-accumulates as the kernel executes them, channels that only pad a block included."""
+    out = tensors[node.outputs[0]]
+    if node.op.endswith("Conv"):
+        weights = tensors[node.inputs[3 if node.op == "QLinearConv" else 1]]
+        return out.elements * (weights.elements // weights.shape[0])
+    if node.op == "ConvInteger":
+        weights = tensors[node.inputs[1]]
+        return out.elements * (weights.elements // weights.shape[0])
+    first = tensors[node.inputs[0]] if node.inputs and node.inputs[0] else out
+    if node.op == "ConvTranspose":
+        weights = tensors[node.inputs[1]]
+        return first.elements * (weights.elements // weights.shape[0])
+    if node.op in ("Gemm", "FusedGemm", "QGemm"):
+        return out.elements * first.shape[0 if node.int("transA") else 1]
+    if node.op in _MATRIX_PRODUCTS:
+        return out.elements * first.shape[-2 if node.int("transA") else -1]
+    return 0
+
+
+def peak_bytes(nodes: Sequence[Node], tensors: dict[str, Tensor], inputs: Iterable[str], outputs: Iterable[str]) -> int:
+    """Largest sum of live activations at any kernel: a tensor lives from producer to last reader; views share."""
+    owner: dict[str, str] = {name: name for name in inputs}
+    last: dict[str, int] = {}
+    born: dict[str, int] = dict.fromkeys(owner, 0)
+    for step, node in enumerate(nodes):
+        for name in node.inputs:
+            if name in owner:
+                last[owner[name]] = step
+        for name in node.outputs:
+            if not name:
+                continue
+            source = node.inputs[0] if node.inputs else ""
+            owner[name] = owner[source] if node.op in ALIASES and source in owner else name
+            born.setdefault(owner[name], step)
+            last.setdefault(owner[name], step)
+    for name in outputs:
+        if name in owner:
+            last[owner[name]] = len(nodes) - 1
+    change = [0] * (len(nodes) + 1)
+    for name, start in born.items():
+        change[start] += tensors[name].bytes
+        change[last.get(name, start) + 1] -= tensors[name].bytes
+    peak = live = 0
+    for delta in change:
+        live += delta
+        peak = max(peak, live)
+    return peak
