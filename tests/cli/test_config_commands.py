@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from automc.config import SearchConfig, load_config
+
+
+def test_init_prints_the_defaults_as_a_file_that_reads_back_to_them(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(automc("config", "init").out)
+    assert load_config(file) == SearchConfig()
+
+
+def test_init_says_what_keys_mean(automc) -> None:
+    out = automc("config", "init").out
+    assert "# accuracy points below the reference, at the top rung\n  max_drop_points: 1.0\n" in out
+
+
+def test_schema_is_json_with_every_top_key(automc) -> None:
+    schema = json.loads(automc("config", "schema").out)
+    assert set(schema["properties"]) == set(SearchConfig.model_fields)
+
+
+def test_check_reads_a_file_and_says_what_it_asks_for(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("search: {seed: 7}\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 0
+    assert "seed 7" in answer.out
+    checked = automc("config", "check", str(file), "--json").json
+    assert checked["search"]["seed"] == 7
+
+
+def test_a_misspelt_key_names_file_key_and_the_nearest_known(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("search: {sead: 7}\n")
+    answer = automc("config", "check", str(file))
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{file}: search.sead: unknown key; did you mean seed?" in answer.err
+
+
+def test_a_value_out_of_range_names_what_is_allowed(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("executor: {workers: 0}\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 2
+    assert "executor.workers" in answer.err
+    assert "greater than or equal to 1" in answer.err
+
+
+def test_a_misspelt_file_gets_the_nearest_file(automc, tmp_path: Path) -> None:
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({}))
+    answer = automc("config", "check", str(tmp_path / "serch.yaml"))
+    assert answer.code == 2
+    assert "did you mean" in answer.err
+    assert "search.yaml" in answer.err
+
+
+def test_a_file_that_is_not_yaml_is_refused(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("search: {seed: 7\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 2
+    assert "not YAML" in answer.err
