@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import io
+
+from automc.cli.progress import ProgressDisplay, clock
+from automc.search.progress import Progress
+
+SNAPSHOT = Progress(
+    stage="searching", message="ran 3f2a", rung=1, rung_done=3, rung_total=12, evaluated=43, screened=7, failed=2,
+    best="97.1 % at 0.41 ms", seconds_left=75.0,
+)  # fmt: skip
+
+
+def lines_of(*snapshots: Progress) -> list[str]:
+    stream = io.StringIO()
+    with ProgressDisplay(stream) as display:
+        for snapshot in snapshots:
+            display(snapshot)
+    return stream.getvalue().splitlines()
+
+
+def test_a_log_line_tells_counts_best_and_time_left() -> None:
+    first = lines_of(SNAPSHOT)[0]
+    assert first.startswith("[0:00] searching | rung 1: 3 of 12 | 43 evaluated, 7 screened out, 2 failed | ")
+    assert "best so far: 97.1 % at 0.41 ms" in first
+    assert "about 1:15 left" in first or "about 1:14 left" in first
+    assert first.endswith("ran 3f2a")
+
+
+def test_a_log_is_not_flooded_but_every_stage_is_named() -> None:
+    many = [SNAPSHOT] * 1000
+    lines = lines_of(Progress("calibrating"), *many, Progress("measuring"))
+    stages = [line.split("] ")[1].split(" | ")[0] for line in lines]
+    assert stages == ["calibrating", "searching", "measuring", "measuring"]  # the last is the state on leaving
+
+
+def test_unknown_time_left_is_not_a_number() -> None:
+    assert not any("left" in line for line in lines_of(Progress("searching", rung_total=4)))
+
+
+def test_a_terminal_gets_one_block_with_everything_in_it() -> None:
+    stream = io.StringIO()
+    with ProgressDisplay(stream, live=True) as display:
+        display(SNAPSHOT)
+    drawn = stream.getvalue()
+    for part in ("searching", "━", "43 evaluated, 7 screened out, 2 failed", "best so far", "left", "ran 3f2a"):
+        assert part in drawn
+
+
+def test_clock_is_minutes_and_seconds() -> None:
+    assert [clock(0), clock(59.9), clock(75), clock(3600)] == ["0:00", "0:59", "1:15", "60:00"]
