@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automc.cli import config, model, profile, technique
+from automc.cli import bundle, config, model, profile, search, technique
 from automc.errors import AutomcError, RunInterrupted
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for commands in (profile, model, technique, config):
+for commands in (search, bundle, profile, model, technique, config):
     commands.register(app)
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

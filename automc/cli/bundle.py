@@ -1,0 +1,112 @@
+"""`automc bundle build | verify | inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automc.cli.output import AsJson, print_columns, print_json
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+
+commands = typer.Typer(
+    help="The deployable result, which proves its own numbers.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(commands, name="bundle")
+
+
+@commands.command()
+def build(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    choose: Annotated[
+        str | None, typer.Option(help="A rule (fastest, smallest, ...) or a finalist's id; default the config's rule.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/bundle-ID.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the bundle of one finalist and verify it.
+
+    Example: automc bundle build runs/demo --choose smallest
+    """
+    from automc.run import Run
+
+    opened = Run.open(run)
+    trial = opened.choose(choose)
+    bundle = opened.bundle(trial, out)
+    found = bundle.verify()
+    if as_json:
+        print_json({"candidate": trial.candidate.id, **found.to_json()})
+        return
+    typer.echo(f"{bundle.folder}: {trial.candidate} ({trial.candidate.id}), {len(found.checks)} checks passed")
+
+
+@commands.command()
+def verify(
+    folder: Folder,
+    data: Annotated[
+        Path | None, typer.Option(help="npz with x (raw samples) and y (labels): re-proves the accuracy.")
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Time it again; only counts on the same device.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every hash, the golden outputs and, where asked, accuracy and latency; exit 4 where anything is off.
+
+    Example: automc bundle verify runs/demo/bundle --latency
+    """
+    from automc.bundle.verify import Bundle
+    from automc.errors import BundleError
+
+    found = Bundle(folder).examine(data, latency=latency)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_columns(("check", "result", "detail"), [(item.name, item.status, item.detail) for item in found.checks])
+    wrong = [f"{item.name} {item.status}" for item in found.checks if item.status != "ok"]
+    if wrong:
+        raise BundleError(f"{folder} is not verified: {', '.join(wrong)}", next_step="automc bundle build RUN")
+
+
+@commands.command()
+def inspect(folder: Folder, as_json: AsJson = False) -> None:
+    """What the bundle states: its figures, how they were got, its steps.
+
+    Example: automc bundle inspect runs/demo/bundle
+    """
+    import yaml
+
+    from automc.bundle.verify import Bundle
+
+    found = Bundle(folder).inspect()
+    if as_json:
+        print_json(found)
+        return
+    expected = found["expected"]
+    assert isinstance(expected, dict)
+    for section in ("figures", "predicted", "reference"):
+        figures = expected[section]
+        if isinstance(figures, dict) and figures:
+            typer.echo(f"{section}:")
+            print_columns(
+                ("  figure", "value", "interval", "how"),
+                [(f"  {name}", *_figure(figure)) for name, figure in figures.items() if isinstance(figure, dict)],
+            )
+    recipe = found["recipe"]
+    assert isinstance(recipe, dict)
+    typer.echo(f"\nrecipe of {recipe['candidate_id']} on {recipe['base']}:")
+    typer.echo(yaml.safe_dump(recipe["candidate"], sort_keys=False).rstrip())
+
+
+def _figure(figure: Mapping[str, object]) -> tuple[str, str, str]:
+    """Value with unit, interval, and how it was got, of a Figure as JSON."""
+    how = [str(figure["kind"])]
+    if figure.get("n") is not None:
+        how.append(f"n={figure['n']}")
+    how += [str(figure[key]) for key in ("split", "source") if figure.get(key)]
+    value, low, high = (f"{float(str(figure[key])):.5g}" for key in ("value", "low", "high"))
+    return f"{value} {figure['unit']}", f"{low} to {high}", ", ".join(how)
