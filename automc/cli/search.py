@@ -61,7 +61,8 @@ def search(
 ) -> None:
     """Search, and end in a verified bundle.
 
-    Calibrates where needed, searches, re-measures the finalists, chooses by the config's rule, bundles, verifies, reports.
+    Calibrates where needed, searches, re-measures the finalists, chooses by the config's rule, bundles, verifies and
+    reports.
 
     Example: automc search examples/cifar10_resnet20.yaml --data-root ~/data
     """
