@@ -1,4 +1,4 @@
-"""One candidate at one rung: compress, recover, export, check, score in ONNX Runtime, predict costs. The unit of work."""
+"""One candidate at one rung: compress, recover, export, check, score in ONNX Runtime, predict costs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from automc.cost.predictor import Costs, Predictor
+    from automc.cost.predictor import Costs, Estimate, Predictor
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
     from automc.workloads.workload import SplitName, Workload
@@ -237,12 +237,15 @@ class Evaluator:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""
         import numpy as np
 
-        from automc.export import session_of
+        from automc.export import onnx_bytes
+        from automc.measure.sessions import open_session
+        from automc.measure.timing import settings_of
 
-        run = session_of(graph, threads=self.profile.threads)
+        session = open_session(onnx_bytes(graph), settings_of(self.profile))
+        names = [entry.name for entry in session.get_inputs()]
         parts = []
         for batch in self.workload.split(split).batches(BATCH):
-            outputs = run(tuple(tensor.numpy() for tensor in batch.inputs))
+            outputs = session.run(None, {n: x.numpy() for n, x in zip(names, batch.inputs, strict=True)})[0]
             parts.append(self.workload.task.score(outputs, batch.targets.numpy()))
         return np.concatenate(parts).astype(np.float64)
 
@@ -253,9 +256,12 @@ class Evaluator:
 
         costs = self.predictor.predict(graph_from_onnx(graph))
         figures: dict[Metric, Figure] = {"accuracy": mean_figure(scores, rung=rung, split="validation")}
-        for metric, estimate in (
-            ("latency_ms", costs.latency_ms), ("energy_mj", costs.energy_mj), ("memory_mb", costs.memory_mb),
-        ):  # fmt: skip
+        predicted: dict[Metric, Estimate] = {
+            "latency_ms": costs.latency_ms,
+            "energy_mj": costs.energy_mj,
+            "memory_mb": costs.memory_mb,
+        }
+        for metric, estimate in predicted.items():
             figures[metric] = Figure(
                 estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
                 rung=rung, coverage=estimate.coverage, source=estimate.source,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 from pydantic import JsonValue
@@ -17,10 +17,10 @@ from pydantic import JsonValue
 from automc.config import SearchConfig, dump_config, parse_config
 from automc.errors import ConfigError, RunError
 from automc.journal import Journal
-from automc.trial import Trial
+from automc.trial import Figure, Trial
 
 if TYPE_CHECKING:
-    from automc.bundle.write import Bundle
+    from automc.bundle.verify import Bundle
     from automc.config import Rule
 
 LOCK = "config.lock.yaml"
@@ -64,12 +64,34 @@ class ArtifactStore:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One point of the finished front: the trial at the top rung and its figures re-measured at the end."""
+    """A finalist with every figure it has: predicted in the search, re-measured on the device, on the test split.
+
+    figures: accuracy and drop_points (validation), test_accuracy, test_drop_points, latency_ms (measured, 10th
+    percentile), latency_median_ms, speedup (interleaved with the reference), predicted_latency_ms, energy_mj,
+    memory_mb, size_bytes. on_front: no other finalist is at least as good in every objective and better in one.
+    """
 
     trial: Trial
-    label: str
     anchor: str | None
+    on_front: bool
     chosen: bool
+    figures: Mapping[str, Figure]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {
+            "trial": self.trial.to_json(),
+            "anchor": self.anchor,
+            "on_front": self.on_front,
+            "chosen": self.chosen,
+            "figures": {name: figure.to_json() for name, figure in self.figures.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FrontPoint:
+        return cls(
+            Trial.from_json(value["trial"]), value["anchor"], value["on_front"], value["chosen"],
+            {name: Figure(**figure) for name, figure in value["figures"].items()},
+        )  # fmt: skip
 
 
 class Run:
@@ -96,9 +118,7 @@ class Run:
         lock: dict[str, JsonValue] = {"data_root": None if data_root is None else str(data_root.resolve())}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            part = folder / f".{LOCK}.part"
-            part.write_text(dump_config(config) + "---\n" + yaml.safe_dump(lock, sort_keys=False))
-            part.replace(folder / LOCK)
+            _write_lock(folder, config, lock)
         except OSError as error:
             raise ConfigError(
                 f"{folder}: cannot be written: {error.strerror}", next_step="give a writable folder: --run DIR"
@@ -124,6 +144,11 @@ class Run:
         root = self.lock.get("data_root")
         return Path(root) if isinstance(root, str) else None
 
+    def lock_in(self, key: str, value: JsonValue) -> None:
+        """Record in the lock file something that must not change before the run ends."""
+        self.lock = {**self.lock, key: value}
+        _write_lock(self.folder, self.config, self.lock)
+
     def trials(self) -> list[Trial]:
         """Every finished trial in the order of completion."""
         return [Trial.from_json(_mapping(record["trial"])) for record in self.journal.of("trial")]
@@ -132,15 +157,16 @@ class Run:
     def finished(self) -> bool:
         return self.journal.last("end") is not None
 
-    def front(self) -> list[FrontPoint]:
-        """The Pareto front over re-measured finalists, fastest first. Raises RunError where the run has not ended."""
+    def finalists(self) -> list[FrontPoint]:
+        """Every re-measured candidate, fastest first. Raises RunError where the run has not come that far."""
         path = self.folder / "front.json"
         if not path.is_file():
             raise RunError(f"{self.folder}: has not ended", next_step=f"automc resume {self.folder}")
-        return [
-            FrontPoint(Trial.from_json(item["trial"]), item["label"], item["anchor"], item["chosen"])
-            for item in json.loads(path.read_text())["points"]
-        ]
+        return [FrontPoint.from_json(item) for item in json.loads(path.read_text())["points"]]
+
+    def front(self) -> list[FrontPoint]:
+        """The Pareto front over re-measured finalists, fastest first."""
+        return [point for point in self.finalists() if point.on_front]
 
     def choose(self, rule: Rule | str | None = None) -> Trial:
         """The trial that `rule` (None: the config's; or a candidate id) picks among the finalists.
@@ -149,7 +175,7 @@ class Run:
         """
         from automc.search.choice import choose
 
-        return choose(self, rule or self.config.choose)
+        return choose(self.finalists(), rule or self.config.choose, self.config.constraints).trial
 
     def bundle(self, trial: Trial, folder: Path | None = None) -> Bundle:
         """Write the deployment bundle of `trial` (its own folder under bundle-<id>, unless given)."""
@@ -188,6 +214,17 @@ class Run:
                 f"{self.folder}: another process is running it",
                 next_step="wait for it, or give another folder: --run DIR",
             ) from error
+
+
+def open_run(folder: Path | str) -> Run:
+    """The run in `folder`, for reading. Raises RunError where there is none or it is damaged."""
+    return Run.open(folder)
+
+
+def _write_lock(folder: Path, config: SearchConfig, lock: Mapping[str, JsonValue]) -> None:
+    part = folder / f".{LOCK}.part"
+    part.write_text(dump_config(config) + "---\n" + yaml.safe_dump(dict(lock), sort_keys=False))
+    part.replace(folder / LOCK)
 
 
 def _mapping(value: JsonValue) -> Mapping[str, object]:

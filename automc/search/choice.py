@@ -1,0 +1,80 @@
+"""Which finalist is taken: by a declared rule among those that meet every constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from automc.config import Constraints, Rule
+from automc.constraints import Limit, Verdict, limits_of
+from automc.errors import ConfigError, InfeasibleSearchError
+from automc.run import FrontPoint
+
+_KEYS: dict[str, Callable[[FrontPoint], float]] = {
+    "fastest": lambda point: point.figures["latency_ms"].value,
+    "smallest": lambda point: point.figures["size_bytes"].value,
+    "most_accurate": lambda point: -point.figures["accuracy"].value,
+    "lowest_energy": lambda point: point.figures["energy_mj"].value,
+}
+
+
+def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constraints) -> FrontPoint:
+    """The point that `rule` picks among those meeting every constraint; a candidate id picks itself.
+
+    Raises InfeasibleSearchError (the binding constraint, by how much, the closest candidate) where none meets all;
+    ConfigError where `rule` is neither a rule nor the id of a finalist.
+    """
+    by_id = {point.trial.candidate.id: point for point in points}
+    if rule in by_id:
+        return by_id[rule]
+    if rule not in _KEYS and rule != "knee":
+        raise ConfigError(f"{rule!r} is no rule ({', '.join([*_KEYS, 'knee'])}) and no finalist's id")
+    limits = limits_of(constraints)
+    feasible = [point for point in points if _met(point, limits)]
+    if not feasible:
+        raise _infeasible(points, limits)
+    if rule == "knee":
+        return _knee(feasible)
+    return min(feasible, key=lambda point: (_KEYS[rule](point), point.trial.candidate.id))
+
+
+def _met(point: FrontPoint, limits: Sequence[Limit]) -> bool:
+    return all(limit.judge(point.figures.get(limit.metric)) is Verdict.MET for limit in limits)
+
+
+def _knee(points: Sequence[FrontPoint]) -> FrontPoint:
+    """The point nearest to the best of both, latency and accuracy each scaled to 0..1 over the feasible points."""
+
+    def scaled(values: list[float]) -> list[float]:
+        low, span = min(values), max(values) - min(values)
+        return [0.0 if span == 0 else (value - low) / span for value in values]
+
+    latency = scaled([point.figures["latency_ms"].value for point in points])
+    loss = scaled([-point.figures["accuracy"].value for point in points])
+    distance = [x * x + y * y for x, y in zip(latency, loss, strict=True)]
+    return points[distance.index(min(distance))]
+
+
+def _infeasible(points: Sequence[FrontPoint], limits: Sequence[Limit]) -> InfeasibleSearchError:
+    """Names the limit that most points break, and the candidate whose excess over all limits is smallest."""
+
+    def excess(point: FrontPoint) -> float:
+        figures = [(limit, point.figures.get(limit.metric)) for limit in limits]
+        return sum(1.0 if figure is None else limit.excess(figure) for limit, figure in figures)
+
+    if not points:
+        return InfeasibleSearchError(
+            "no candidate reached the last rung", next_step="see the failures: automc report RUN"
+        )
+    binding = max(limits, key=lambda limit: sum(not _met(point, [limit]) for point in points))
+    closest = min(points, key=excess)
+    figure = closest.figures.get(binding.metric)
+    by = (
+        "is unknown"
+        if figure is None
+        else f"has {figure.value:.4g} {figure.unit}, {figure.value - binding.maximum:.4g} too much"
+    )
+    return InfeasibleSearchError(
+        f"no finalist meets every constraint; the binding one is {binding.metric} <= {binding.maximum:g}: "
+        f"the closest candidate {closest.trial.candidate.id} ({closest.trial.candidate}) {by}",
+        next_step=f"raise constraints.max_{binding.metric.removeprefix('max_')}, widen the space, or give more steps",
+    )

@@ -1,0 +1,170 @@
+"""From the top rung to what the user takes home: finalists re-measured, one chosen, bundled, verified, reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from automc import pipeline
+from automc.bundle.verify import Bundle
+from automc.errors import InfeasibleSearchError, RunError
+from automc.pareto import non_dominated
+from automc.run import FrontPoint, Run
+from automc.search.choice import choose
+from automc.search.fidelity import distinct, objectives_of
+from automc.search.finalists import points_of, remeasure, select, test_once, with_drop
+from automc.search.progress import Progress, Watcher
+from automc.search.provenance import write_provenance
+from automc.trial import Figure, Metric, Trial
+
+if TYPE_CHECKING:
+    from automc.evaluate import Evaluator
+    from automc.search.loop import Ended
+    from automc.search.setup import Prepared
+
+GOLDEN_SAMPLES = 4
+
+
+def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
+    """Write front.json, provenance.json, the verified bundle and report.html, and journal the end.
+
+    Raises InfeasibleSearchError after the front and the report are written, BundleError where the bundle does not
+    deliver what it states.
+    """
+    from automc.search.reporting import write_report
+
+    evaluator = prepared.evaluator
+    if evaluator is None or ended.reference is None:
+        points = _scored_points(ended, run)
+    else:
+        reference = with_drop(run, ended.reference, ended.reference)
+        top = [with_drop(run, trial, reference) for trial in ended.rungs[-1].values()]
+        finalists = select(ended, top, run.config)
+        timings = remeasure(run, evaluator, finalists, reference, watch)
+        tested = test_once(run, evaluator, finalists, reference, watch)
+        points = points_of(ended, finalists, timings, tested, run.config)
+    infeasible = None
+    try:
+        chosen = choose(points, run.config.choose, run.config.constraints)
+        points = [replace(point, chosen=point is chosen) for point in points]
+    except InfeasibleSearchError as error:
+        infeasible = error
+    run.write_text("front.json", json.dumps({"points": [point.to_json() for point in points]}, indent=1))
+    write_provenance(run)
+    if infeasible is None and evaluator is not None:
+        watch(Progress("bundling", "writing and verifying the bundle"))
+        _bundle_chosen(run, next(point for point in points if point.chosen), evaluator)
+    if evaluator is not None:
+        watch(Progress("bundling", "writing report.html"))
+        write_report(run, prepared, ended, points)
+    if infeasible is not None:
+        raise infeasible
+    picked = next(point for point in points if point.chosen).trial.candidate.id
+    run.journal.append("end", chosen=picked)
+    watch(Progress("done", f"chose {picked}"))
+
+
+def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
+    """Points of a workload that scores its candidates itself: nothing to re-measure, figures stay as they were told."""
+    trials = distinct(ended.rungs[-1].values())
+    if not trials:
+        return []
+    mask = non_dominated([objectives_of(trial, run.config.objectives) for trial in trials])
+    points = [
+        FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, trials))
+        for trial, on_front in zip(trials, mask, strict=True)
+    ]
+    return sorted(points, key=lambda point: (point.figures["latency_ms"].value, point.trial.candidate.id))
+
+
+def _scored_figures(trial: Trial, trials: Sequence[Trial]) -> dict[str, Figure]:
+    """The trial's figures with `drop_points` counted from the most accurate candidate seen: there is no reference."""
+    best = max(item["accuracy"].value for item in trials)
+    drop = 100 * (best - trial["accuracy"].value)
+    return {
+        **{str(name): figure for name, figure in (trial.figures or {}).items()},
+        "drop_points": Figure(drop, drop, drop, "points", "measured", n=1, rung=trial.rung),
+    }
+
+
+def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
+    """The bundle of the run. One half-way from an interrupted ending is written again."""
+    folder = run.folder / "bundle"
+    if folder.exists():
+        shutil.rmtree(folder)
+    _write(run, point, folder, evaluator).verify()
+    run.journal.append("bundle", id=point.trial.candidate.id)
+
+
+def write_bundle_of(run: Run, trial: Trial, folder: Path) -> Bundle:
+    """The bundle of one finalist of a finished run. Raises RunError where `trial` is not among its finalists."""
+    from automc.evaluate import Evaluator
+    from automc.workloads.registry import create_workload
+
+    points = {point.trial.candidate.id: point for point in run.finalists()}
+    if trial.candidate.id not in points:
+        raise RunError(f"{trial.candidate.id} is no finalist of {run.folder}", next_step=f"automc front {run.folder}")
+    workload = create_workload(run.config.workload.name, run.config.workload.options, run.data_root)
+    evaluator = Evaluator(run.config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
+    return _write(run, points[trial.candidate.id], folder, evaluator)
+
+
+def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> Bundle:
+    from automc.bundle.write import BundleContents, write_bundle
+    from automc.techniques.plan import Plan
+
+    trial, workload = point.trial, evaluator.workload
+    plans = json.loads(run.artifacts.get(trial.artifacts["plans"]))
+    batch = next(iter(workload.split("validation").batches(GOLDEN_SAMPLES)))
+    figures, predicted = _promises(point)
+    reference = next((item for item in run.finalists() if item.anchor == "reference"), None)
+    digests = run.lock.get("digests")
+    return write_bundle(
+        folder,
+        BundleContents(
+            name=f"{run.config.name}-{trial.candidate.id}",
+            base_name=workload.name,
+            model=run.artifacts.get(trial.artifacts["onnx"]),
+            profile=evaluator.profile,
+            candidate=trial.candidate,
+            figures=figures,
+            predicted=predicted,
+            reference={} if reference is None else _promises(reference)[0],
+            speedup=point.figures.get("speedup"),
+            golden_inputs=tuple(tensor.numpy() for tensor in batch.inputs),
+            preprocessing=cast(Mapping[str, Any], workload.preprocessing),
+            quantization={"plans": [plan for plan in plans["graph"] if plan["edits"]]},
+            plans=tuple(Plan.model_validate(plan) for plan in [*plans["model"], *plans["graph"]]),
+            recovery={**run.config.recovery.model_dump(mode="json"), "steps": run.config.search.rungs[-1].steps},
+            seed=trial.seed,
+            data_digests=cast(Mapping[str, str], digests) if isinstance(digests, dict) else {},
+            saves={
+                item.step.technique: tuple(sorted(item.technique.saves))
+                for item in pipeline.resolve(trial.candidate.steps)
+            },
+            metric=workload.task.metric,
+            notice=workload.licence_notice,
+            summary=f"{workload.name} compressed by: {trial.candidate}",
+        ),
+    )
+
+
+def _promises(point: FrontPoint) -> tuple[dict[Metric, Figure], dict[Metric, Figure]]:
+    """(promised by the bundle: test accuracy and drop, measured latency, size; predicted by the search: the rest)."""
+    figures = point.figures
+    promised: dict[Metric, Figure] = {
+        "accuracy": figures["test_accuracy"],
+        "drop_points": figures["test_drop_points"],
+        "latency_ms": figures["latency_ms"],
+        "size_bytes": figures["size_bytes"],
+    }
+    predicted: dict[Metric, Figure] = {"latency_ms": figures["predicted_latency_ms"]}
+    costs: tuple[Metric, ...] = ("energy_mj", "memory_mb")
+    for metric in costs:
+        if metric in figures:
+            (predicted if figures[metric].kind == "predicted" else promised)[metric] = figures[metric]
+    return promised, predicted

@@ -1,0 +1,164 @@
+"""The end of the search proper: the best of the top rung, re-measured beside each other, tested once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automc.config import SearchConfig
+from automc.constraints import Verdict, judge_all, limits_of
+from automc.errors import RunError
+from automc.pareto import non_dominated, promote
+from automc.run import FrontPoint, Run
+from automc.search.fidelity import distinct, objectives_of
+from automc.search.progress import Progress, Watcher
+from automc.search.setup import patiently
+from automc.stats import drop_figure, mean_figure
+from automc.trial import Figure, Trial
+
+if TYPE_CHECKING:
+    from automc.evaluate import Evaluator
+    from automc.measure.timing import Timing
+    from automc.search.loop import Ended
+
+INTERVAL_SHARE = 0.90  # predictions state a 90 % interval
+
+
+def with_drop(run: Run, trial: Trial, reference: Trial) -> Trial:
+    """The trial with `drop_points`: paired over the validation samples, counted from the reference at the same rung."""
+    if not trial.ok or trial.figures is None:
+        return trial
+    drop = drop_figure(scores_of(run, reference), scores_of(run, trial), rung=trial.rung, split="validation")
+    return Trial(
+        trial.candidate, trial.rung, trial.seed, {**trial.figures, "drop_points": drop},
+        None, trial.artifacts, trial.facts, trial.provenance,
+    )  # fmt: skip
+
+
+def scores_of(run: Run, trial: Trial) -> np.ndarray:
+    """(n,) per-sample validation scores stored with the trial."""
+    loaded: np.ndarray = np.load(io.BytesIO(run.artifacts.get(trial.artifacts["scores"])), allow_pickle=False)
+    return loaded
+
+
+def select(ended: Ended, trials: Sequence[Trial], config: SearchConfig) -> list[Trial]:
+    """Who is re-measured: the anchors of the top rung and the best of the rest, those within the limits first.
+
+    trials: of the top rung, with drops. The rest is ranked by front and crowding over the config's objectives.
+    """
+    anchors = [trial for trial in distinct(trials) if trial.candidate.id in ended.anchors]
+    taken = {trial.artifacts.get("onnx") for trial in anchors}
+    rest = [trial for trial in distinct(trials) if trial.artifacts.get("onnx") not in taken]
+    limits = limits_of(config.constraints)
+    met = [trial for trial in rest if _none_broken(judge_all(limits, trial.figures or {}))]
+    broken = [trial for trial in rest if trial not in met]
+    chosen: list[Trial] = []
+    for group in (met, broken):
+        room = config.search.finalists - len(chosen)
+        if group and room > 0:
+            order = promote([objectives_of(trial, config.objectives) for trial in group], room)
+            chosen += [group[int(index)] for index in order]
+    return anchors + chosen
+
+
+def _none_broken(verdicts: Mapping[Any, Verdict]) -> bool:
+    return all(verdict is Verdict.MET for verdict in verdicts.values())
+
+
+def remeasure(
+    run: Run, evaluator: Evaluator, finalists: Sequence[Trial], reference: Trial, watch: Watcher
+) -> dict[str, Mapping[str, float]]:
+    """Latency of every finalist, interleaved with the reference on an idle device; journalled once as one event."""
+    known = run.journal.last("measured")
+    if known is None:
+        from automc.measure.timing import measure_interleaved
+
+        watch(Progress("measuring", f"timing {len(finalists)} finalists against the reference"))
+        models = {"reference": run.artifacts.get(reference.artifacts["onnx"])}
+        models.update({trial.candidate.id: run.artifacts.get(trial.artifacts["onnx"]) for trial in finalists})
+        timings = patiently(lambda: measure_interleaved(models, evaluator.profile, baseline="reference"))
+        run.journal.append("measured", timings={name: _timing_json(timing) for name, timing in timings.items()})
+        known = run.journal.last("measured")
+    if known is None or not isinstance(known["timings"], dict):
+        raise RunError(f"{run.folder}: the journal's measurements are damaged")
+    return known["timings"]  # type: ignore[return-value]
+
+
+def _timing_json(timing: Timing) -> dict[str, Any]:
+    return {
+        "n": timing.n, "p10_ms": timing.p10_ms, "median_ms": timing.median_ms, "p90_ms": timing.p90_ms,
+        "passes_ms": list(timing.pass_p10_ms),
+        "speedup": timing.speedup, "speedup_low": timing.speedup_low, "speedup_high": timing.speedup_high,
+    }  # fmt: skip
+
+
+def test_once(
+    run: Run, evaluator: Evaluator, finalists: Sequence[Trial], reference: Trial, watch: Watcher
+) -> dict[str, dict[str, Figure]]:
+    """Accuracy and paired drop of every finalist on the test split, which is read here and nowhere else."""
+    known = run.journal.last("tested")
+    if known is None:
+        import onnx
+
+        watch(Progress("measuring", "scoring the finalists on the test split, once"))
+
+        def scored(trial: Trial) -> np.ndarray:
+            graph = onnx.load_model_from_string(run.artifacts.get(trial.artifacts["onnx"]))
+            return evaluator.scores(graph, "test")
+
+        base = scored(reference)
+        figures = {}
+        for trial in finalists:
+            scores = base if trial.candidate.id == reference.candidate.id else scored(trial)
+            figures[trial.candidate.id] = {
+                "test_accuracy": mean_figure(scores, rung=trial.rung, split="test").to_json(),
+                "test_drop_points": drop_figure(base, scores, rung=trial.rung, split="test").to_json(),
+            }
+        run.journal.append("tested", figures=figures)  # type: ignore[arg-type]
+        known = run.journal.last("tested")
+    if known is None or not isinstance(known["figures"], dict):
+        raise RunError(f"{run.folder}: the journal's test figures are damaged")
+    return {
+        key: {name: Figure(**figure) for name, figure in item.items()}  # type: ignore[union-attr,arg-type]
+        for key, item in known["figures"].items()
+    }
+
+
+def points_of(
+    ended: Ended,
+    finalists: Sequence[Trial],
+    timings: Mapping[str, Mapping[str, Any]],
+    tested: Mapping[str, Mapping[str, Figure]],
+    config: SearchConfig,
+) -> list[FrontPoint]:
+    """One point per finalist, fastest first, none chosen yet."""
+    drafts = []
+    for trial in finalists:
+        timing = timings[trial.candidate.id]
+        figures: dict[str, Figure] = dict(trial.figures or {})
+        figures["predicted_latency_ms"] = figures["latency_ms"]
+        figures["latency_ms"] = _measured(timing["p10_ms"], min(timing["passes_ms"]), max(timing["passes_ms"]), timing)
+        figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)
+        figures["speedup"] = Figure(
+            timing["speedup"], timing["speedup_low"], timing["speedup_high"], "times", "measured", n=timing["n"],
+            source="interleaved medians against the reference",
+        )  # fmt: skip
+        figures.update(tested[trial.candidate.id])
+        drafts.append((trial, figures))
+    matrix = [
+        [-figures[name].value if name == "accuracy" else figures[name].value for name in config.objectives]
+        for _, figures in drafts
+    ]
+    mask = non_dominated(matrix)
+    points = [
+        FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, figures)
+        for (trial, figures), on_front in zip(drafts, mask, strict=True)
+    ]
+    return sorted(points, key=lambda point: (point.figures["latency_ms"].value, point.trial.candidate.id))
+
+
+def _measured(value: float, low: float, high: float, timing: Mapping[str, Any]) -> Figure:
+    return Figure(value, low, high, "ms", "measured", n=int(timing["n"]), source="ONNX Runtime on this device")

@@ -1,0 +1,107 @@
+"""Predicted costs of a candidate before any training: plans on the base, the traced graph they leave, the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from automc import pipeline
+from automc.candidate import Candidate, Step
+from automc.constraints import Limit
+from automc.errors import CompressionError, InfeasibleCandidate, UnseenOperatorError
+from automc.techniques.technique import GraphTechnique, Phase
+from automc.trial import Failure, Metric
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from automc.cost.kernels import Precision
+    from automc.cost.predictor import Costs, Estimate
+    from automc.evaluate import Evaluator
+
+REMEMBERED = 64  # networks kept by the chain of steps that made them; a chain differs from its neighbour in its tail
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Predicted costs, or why the candidate goes no further; never both, never neither."""
+
+    costs: Costs | None = None
+    failure: Failure | None = None
+
+
+class Screener:
+    """Callable on candidates, in order; the same answer for the same candidate, whenever it is asked."""
+
+    def __init__(self, evaluator: Evaluator, limits: Sequence[Limit], seed: int, needed: frozenset[Metric]) -> None:
+        """needed: metrics that objectives or limits rest on; a candidate whose costs are unknown lacks them."""
+        self._evaluator = evaluator
+        self._limits = limits
+        self._context = evaluator.plan_context(seed)
+        self._needed = needed
+        self._networks: dict[tuple[Step, ...], nn.Module] = {}
+        self._answers: dict[str, Screened] = {}
+
+    def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
+        return [self._screen(candidate) for candidate in candidates]
+
+    def _screen(self, candidate: Candidate) -> Screened:
+        if candidate.id not in self._answers:
+            self._answers[candidate.id] = self._judge(candidate)
+        return self._answers[candidate.id]
+
+    def _judge(self, candidate: Candidate) -> Screened:
+        from automc.cost.graph import graph_from_trace
+
+        try:
+            network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)))
+            inputs = self._evaluator.workload.example_inputs()
+            graph = graph_from_trace(network, inputs, precision=_precision(candidate))
+            costs = self._evaluator.predictor.predict(graph)
+        except InfeasibleCandidate as error:
+            return Screened(failure=Failure("infeasible", error.message))
+        except CompressionError as error:
+            return Screened(failure=Failure("compression", error.message))
+        except UnseenOperatorError as error:
+            if self._needed & {"latency_ms", "energy_mj", "memory_mb"}:
+                return Screened(failure=Failure("unknown_cost", error.message))
+            raise
+        for limit in self._limits:
+            estimate = _estimate(costs, limit.metric)
+            if estimate is not None and limit.certainly_broken(estimate):
+                reason = (
+                    f"predicted {limit.metric} {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}) "
+                    f"{estimate.unit}, all beyond the limit of {limit.maximum:g}"
+                )
+                return Screened(failure=Failure("screened", reason))
+        return Screened(costs=costs)
+
+    def _network(self, steps: tuple[Step, ...]) -> nn.Module:
+        """The base after the structural ones of `steps`, from the longest remembered beginning of them."""
+        structural = tuple(item.step for item in pipeline.resolve(steps) if item.technique.phase is Phase.MODEL)
+        if not structural:
+            return self._evaluator.base
+        if structural not in self._networks:
+            before = self._network(structural[:-1])
+            compressed = pipeline.apply(before, structural[-1:], self._context, None, 0)
+            while len(self._networks) >= REMEMBERED:
+                self._networks.pop(next(iter(self._networks)))
+            self._networks[structural] = compressed.model
+        return self._networks[structural]
+
+
+def _precision(candidate: Candidate) -> Precision:
+    for item in reversed(pipeline.graph_steps(candidate.steps)):
+        if isinstance(item.technique, GraphTechnique) and item.technique.precision is not None:
+            return item.technique.precision
+    return "fp32"
+
+
+def _estimate(costs: Costs, metric: Metric) -> Estimate | None:
+    by_metric: dict[Metric, Estimate] = {
+        "latency_ms": costs.latency_ms,
+        "energy_mj": costs.energy_mj,
+        "memory_mb": costs.memory_mb,
+    }
+    return by_metric.get(metric)

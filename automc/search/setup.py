@@ -1,0 +1,151 @@
+"""Everything a search needs before its first candidate: workload, calibrated profile, space, screener, baseline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from automc.constraints import Limit, limits_of
+from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
+from automc.evaluate import Evaluator, SelfScored, evaluator_of
+from automc.run import Run
+from automc.search.progress import Progress, Watcher
+from automc.search.screening import Screener
+
+if TYPE_CHECKING:
+    from automc.config import SearchConfig
+    from automc.space import SearchSpace
+    from automc.workloads.workload import Workload
+
+T = TypeVar("T")
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the loop runs on. evaluator and screener are None for a workload that scores its candidates itself."""
+
+    space: SearchSpace
+    limits: tuple[Limit, ...]
+    evaluator: Evaluator | None
+    screener: Screener | None
+
+
+def prepare(run: Run, watch: Watcher) -> Prepared:
+    """Check what the user gave, calibrate where asked, lock what must not change. Resuming checks it is still so.
+
+    Raises ConfigError, StaleCalibrationError, RunError (data or base changed since the run began).
+    """
+    from automc.space import SearchSpace
+    from automc.workloads.registry import create_workload
+
+    config = run.config
+    watch(Progress("preparing", "reading the model and its data"))
+    workload = create_workload(config.workload.name, config.workload.options, run.data_root)
+    space = SearchSpace.load(config.space)
+    limits = limits_of(config.constraints)
+    if isinstance(workload, SelfScored):
+        return Prepared(space, limits, None, None)
+    _lock_data(run, workload)
+    _lock_profile(run, watch)
+    evaluator = Evaluator(config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
+    _measure_baseline(run, evaluator, watch)
+    needed = frozenset(config.objectives) | {limit.metric for limit in limits}
+    return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed))
+
+
+def _lock_data(run: Run, workload: Workload) -> None:
+    digests = workload.digests()
+    locked = run.lock.get("digests")
+    if locked is None:
+        run.lock_in("digests", dict(digests))
+    elif locked != digests:
+        changed = [key for key in digests if not isinstance(locked, dict) or locked.get(key) != digests[key]]
+        raise RunError(
+            f"{run.folder}: {', '.join(changed)} changed since the run began (the digests differ)",
+            next_step="restore them, or start a new run",
+        )
+
+
+def _lock_profile(run: Run, watch: Watcher) -> None:
+    """Copy the profile into the run, calibrating this host first where the config says so."""
+    from automc.profiles import load_profile, profile_folder
+
+    target = run.folder / "profile"
+    if (target / "profile.yaml").is_file():
+        return
+    _usable_profile(run.config, watch)
+    part = run.folder / ".profile.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(profile_folder(run.config.profile), part)
+    part.replace(target)
+    run.journal.append("profile", digest=load_profile(str(target)).calibration_digest)
+
+
+def _usable_profile(config: SearchConfig, watch: Watcher) -> None:
+    from automc.measure.calibrate import calibrate_host
+    from automc.measure.fingerprint import check_fingerprint
+    from automc.profiles import load_profile
+
+    try:
+        check_fingerprint(load_profile(config.profile))
+        return
+    except (ConfigError, StaleCalibrationError):
+        if config.profile != "host" or config.calibrate == "never":
+            raise
+    watch(Progress("calibrating", f"measuring this host ({config.calibrate})"))
+    calibrate_host(mode=config.calibrate, progress=lambda text: watch(Progress("calibrating", text)))
+
+
+def _measure_baseline(run: Run, evaluator: Evaluator, watch: Watcher) -> None:
+    """Journal the base as it came: accuracy, measured and predicted latency, size; the noise check of the machine."""
+    if run.journal.last("baseline") is not None:
+        return
+    from automc.export import check_parity, export_onnx, onnx_bytes
+    from automc.measure.timing import measure_interleaved
+
+    watch(Progress("preparing", "exporting and measuring the base"))
+    workload, profile = evaluator.workload, evaluator.profile
+    graph = export_onnx(evaluator.base, workload.example_inputs())
+    batch = next(iter(workload.split("calibration").batches(8)))
+    check_parity(evaluator.base, graph, batch.inputs)
+    scores = evaluator.scores(graph, "validation")
+    figures = evaluator.figures(graph, scores, 0)
+    content = onnx_bytes(graph)
+    timing = patiently(lambda: measure_interleaved({"base": content}, profile, runs=profile.protocol.runs))["base"]
+    run.journal.append(
+        "baseline",
+        figures={name: figure.to_json() for name, figure in figures.items()},
+        measured_p10_ms=timing.p10_ms,
+        measured_median_ms=timing.median_ms,
+        onnx=run.artifacts.put(content),
+    )
+
+
+def patiently(measure: Callable[[], T]) -> T:
+    """`measure()`, tried again where the machine was too noisy; the last MeasurementError passes."""
+    for _ in range(TRIES - 1):
+        try:
+            return measure()
+        except MeasurementError:
+            continue
+    return measure()
+
+
+def data_root_of(given: Path | str | None) -> Path | None:
+    """The data folder: as given, else $AUTOMC_DATA, else none. Raises ConfigError where it is not a folder."""
+    import os
+
+    chosen = given or os.environ.get("AUTOMC_DATA")
+    if not chosen:
+        return None
+    path = Path(chosen)
+    if not path.is_dir():
+        raise ConfigError(f"{path}: is not a folder", next_step="give the folder of the data: --data-root DIR")
+    return path
+
+
+__all__ = ["Prepared", "data_root_of", "evaluator_of", "patiently", "prepare"]
