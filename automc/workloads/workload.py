@@ -58,6 +58,12 @@ class Task(ABC):
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """(batch,) float64: the metric of each sample; its mean over a split is the metric (accuracy: 0 or 1 each)."""
 
+    def distillation_loss(self, outputs: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Scalar distance of a batch's outputs from the teacher's; here mean squared, which has no temperature."""
+        from torch.nn import functional as F
+
+        return F.mse_loss(outputs, teacher)
+
     def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         output: torch.Tensor = model(*batch.inputs)
         return output
