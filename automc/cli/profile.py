@@ -31,7 +31,7 @@ def list_(as_json: AsJson = False) -> None:
 
     found = {name: load_profile(str(folder)) for name, folder in sorted(profile_folders().items())}
     if as_json:
-        print_json([{"name": name, **profile.model_dump(mode="json")} for name, profile in found.items()])
+        print_json([{**profile.model_dump(mode="json"), "name": name} for name, profile in found.items()])
         return
     if not found:
         typer.echo("no profile yet; calibrate this machine with: automc profile calibrate --quick")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundle_samples import contents
+
+from automc.bundle.write import write_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", contents()).folder
+
+
+def test_a_sound_bundle_verifies_and_says_every_check(automc, bundle: Path) -> None:
+    answer = automc("bundle", "verify", str(bundle))
+    assert answer.code == 0
+    assert answer.out.splitlines()[0].split() == ["check", "result", "detail"]
+    assert all("  ok  " in line for line in answer.out.splitlines()[1:])
+    assert automc("bundle", "verify", str(bundle), "--json").json["ok"] is True
+
+
+def test_one_flipped_byte_leaves_with_4_and_the_name_of_the_file(automc, bundle: Path) -> None:
+    path = bundle / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    answer = automc("bundle", "verify", str(bundle))
+    assert answer.code == 4
+    assert "model.onnx" in answer.out
+    assert "next: automc bundle build" in answer.err
+    answer = automc("bundle", "verify", str(bundle), "--json")
+    assert answer.code == 4
+    assert answer.json["ok"] is False
+    assert automc("bundle", "inspect", str(bundle)).code == 4
+
+
+def test_inspect_prints_figures_with_how_they_were_got_and_the_recipe(automc, bundle: Path) -> None:
+    answer = automc("bundle", "inspect", str(bundle))
+    assert answer.code == 0
+    assert "latency_ms" in answer.out
+    assert "measured, n=" in answer.out
+    assert "recipe of" in answer.out
+    assert set(automc("bundle", "inspect", str(bundle), "--json").json) >= {"manifest", "expected", "recipe"}
+
+
+def test_a_folder_that_is_not_there_is_the_users_mistake(automc, tmp_path: Path) -> None:
+    answer = automc("bundle", "verify", str(tmp_path / "none"))
+    assert answer.code == 2
+    assert "is not a folder" in answer.err

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundle_samples import tiny_model
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(tiny_model().SerializeToString())
+    return path
+
+
+def test_bench_prints_every_figure_with_its_n(automc, onnx_file: Path) -> None:
+    answer = automc("bench", str(onnx_file), "--runs", "20", "--passes", "2", "--json")
+    assert answer.code == 0
+    (timing,) = answer.json.values()
+    assert timing["n"] >= 20
+    assert 0 < timing["p10_ms"] <= timing["median_ms"] <= timing["p90_ms"]
+
+
+def test_bench_pairs_a_model_with_the_first_one(automc, onnx_file: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin.onnx"
+    twin.write_bytes(onnx_file.read_bytes())
+    answer = automc("bench", str(onnx_file), str(twin), "--runs", "20", "--passes", "2")
+    assert answer.code == 0
+    header, first, second = answer.out.splitlines()
+    assert header.split("  ")[0] == "model"
+    assert first.startswith(str(onnx_file))
+    assert second.startswith(str(twin))
+
+
+def test_a_file_that_is_no_model_is_refused_with_its_name(automc, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    answer = automc("bench", str(path))
+    assert answer.code == 1
+    assert "broken.onnx" in answer.err
