@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 
 class Frozen(BaseModel):
@@ -22,6 +23,13 @@ class SliceEdit(Frozen):
     module: str
     axis: Literal["in", "out"]
     keep: tuple[int, ...]
+
+    @field_validator("keep")
+    @classmethod
+    def _sorted_unique(cls, keep: tuple[int, ...]) -> tuple[int, ...]:
+        if not keep or keep[0] < 0 or any(left >= right for left, right in pairwise(keep)):
+            raise ValueError("keep must be sorted, unique, not negative and not empty")
+        return keep
 
 
 class LayerSpec(Frozen):

@@ -1,0 +1,265 @@
+"""Removes whole filters and neurons, with everything coupled to them, and leaves a smaller dense network.
+
+Criteria: `l1`, sum of the absolute weights of a filter (Li et al. 2017, "Pruning Filters for Efficient ConvNets");
+`fpgm`, summed distance of a filter to all others of its layer (He et al. 2019, "Filter Pruning via Geometric Median");
+`taylor`, squared sum of weight times gradient of a filter, averaged over calibration batches (Molchanov et al. 2019,
+"Importance Estimation for Neural Network Pruning", eq. 8); `bn_scale`, absolute BatchNorm scale (Liu et al. 2017).
+A channel that several layers share is scored by the mean over them. Channels couple as in Fang et al. 2023 (DepGraph).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from math import gcd
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from automc.errors import InfeasibleCandidate
+from automc.techniques.coupling import Coupling, Group, Unit, couple, removal_edits
+from automc.techniques.edits import Fill, apply_edits
+from automc.techniques.plan import Plan, ReplaceEdit
+from automc.techniques.shortcuts import fill_selection, find_selections
+from automc.techniques.technique import ModelTechnique, Params, PlanContext
+
+if TYPE_CHECKING:
+    from automc.workloads.workload import Examples, Task
+
+Criterion = Literal["l1", "fpgm", "taylor", "bn_scale"]
+Ratio = Annotated[float, Field(ge=0.0, le=0.9, json_schema_extra={"step": 0.1})]
+
+_TAYLOR_BATCHES = 8
+_TAYLOR_BATCH_SIZE = 64
+
+
+class ChannelPruningParams(Params):
+    ratio: Ratio = Field(0.0, description="share of channels to remove, of every group or of all channels together")
+    criterion: Criterion = Field("l1", description="which channels go: the least important by this measure")
+    scope: Literal["per_group", "global"] = Field(
+        "per_group", description="per_group: the same share everywhere; global: the least important of all groups"
+    )
+    group_ratios: dict[str, Ratio] = Field(
+        default_factory=dict, description="share to remove of single groups, by the name of their first layer"
+    )
+
+
+class ChannelPruning(ModelTechnique[ChannelPruningParams]):
+    name = "channel_pruning"
+    params = ChannelPruningParams
+    needs_data = False  # criterion taylor alone reads the calibration split
+    saves = frozenset({"latency", "energy", "memory", "download"})
+    summary = "Removes whole filters and neurons, with everything coupled to them"
+    source = "Li et al. 2017; He et al. 2019; Molchanov et al. 2019; Liu et al. 2017; coupling: Fang et al. 2023"
+
+    def refuses(self, model: nn.Module) -> str | None:
+        layers = sum(isinstance(module, nn.Linear | _ConvNd) for module in model.modules())
+        return None if layers > 1 else "channel pruning needs two layers in a row: one makes channels, one reads them"
+
+    def plan(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan:
+        if params.ratio == 0 and not any(params.group_ratios.values()):
+            return Plan(technique=self.name)
+        selections = find_selections(model, context.example_inputs)
+        sources = {selection.module: selection.sources for selection in selections}
+        rewritten = apply_edits(model, [selection.edit for selection in selections], _selection_filler(sources))
+        coupling = couple(rewritten, context.example_inputs)
+        _check_names(params, coupling)
+        multiple = context.profile.channel_multiple
+        gradients = None
+        if params.criterion == "taylor":
+            gradients = _taylor(rewritten, context.calibration(), context.task)
+        scores = {group.root: _scores(rewritten, group, params, gradients) for group in coupling.groups}
+        removed = _choose(coupling, scores, params, multiple)
+        widths = {
+            group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))]
+            for group in coupling.groups
+        }
+        if not any(removed.values()):
+            raise InfeasibleCandidate(
+                f"channel_pruning removes nothing: every share asked for rounds to whole widths at a channel multiple "
+                f"of {multiple} (units per group: { {root: width for root, (width, _) in widths.items()} })"
+            )
+        slices = removal_edits(rewritten, coupling.groups, removed)
+        touched = {edit.module for edit in slices}
+        replaced = [selection for selection in selections if selection.module in touched]
+        return Plan(
+            technique=self.name,
+            edits=(*(selection.edit for selection in replaced), *slices),
+            options={"selections": {selection.module: list(selection.sources) for selection in replaced}},
+            facts={"units": widths, "refused": dict(coupling.refused)},
+        )
+
+    def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
+        selections = plan.options.get("selections", {})
+        if not isinstance(selections, dict):
+            raise TypeError("options.selections maps a module to the input channel of each of its outputs")
+        sources = {
+            name: tuple(int(str(source)) for source in found)
+            for name, found in selections.items()
+            if isinstance(found, list)
+        }
+        return apply_edits(model, plan.edits, _selection_filler(sources))
+
+
+def _selection_filler(sources: Mapping[str, tuple[int, ...]]) -> Fill:
+    """Fills the 1x1 convolution that stands for a shortcut."""
+
+    def fill(_shortcut: nn.Module, edit: ReplaceEdit, convolution: nn.Module) -> None:
+        fill_selection(convolution, sources[edit.module])
+
+    return fill
+
+
+def _check_names(params: ChannelPruningParams, coupling: Coupling) -> None:
+    known = [group.root for group in coupling.groups]
+    for name in params.group_ratios:
+        if name in known:
+            continue
+        if name in coupling.refused:
+            raise InfeasibleCandidate(f"group_ratios: {name} cannot be pruned: {coupling.refused[name]}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InfeasibleCandidate(f"group_ratios: no group is called {name!r}{hint} (groups: {', '.join(known)})")
+    if not known:
+        reasons = "; ".join(f"{root}: {reason}" for root, reason in coupling.refused.items())
+        raise InfeasibleCandidate(f"no group of channels can be pruned ({reasons})")
+
+
+def _filters(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """Weights as (output channels, rest)."""
+    return (tensor.transpose(0, 1) if isinstance(module, _ConvTransposeNd) else tensor).flatten(1)
+
+
+def _layer_scores(module: nn.Module, criterion: Criterion) -> torch.Tensor:
+    """(channels,) float64: importance of each output channel of one layer."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    filters = _filters(module, weight.detach()).double()
+    if criterion == "fpgm":
+        return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
+    return filters.abs().sum(dim=1)
+
+
+def _scores(
+    model: nn.Module, group: Group, params: ChannelPruningParams, gradients: Mapping[str, torch.Tensor] | None
+) -> list[float] | None:
+    """Importance of every unit of `group`; None where the criterion says nothing about it (bn_scale without BN).
+
+    l1 and fpgm: each layer's scores over their mean, so that layers and groups compare; taylor, bn_scale: as they are.
+    """
+    layers: dict[str, torch.Tensor] = {}
+    if params.criterion == "bn_scale":
+        for name in sorted({name for unit in group.units for name, _ in unit.members}):
+            module = model.get_submodule(name)
+            if isinstance(module, _BatchNorm) and module.affine:
+                layers[name] = module.weight.detach().abs().double()
+        if not layers:
+            return None
+    else:
+        trained = [name for name in group.producers if model.get_submodule(name).weight.requires_grad]
+        for name in trained or group.producers:
+            if gradients is not None:
+                layers[name] = gradients[name]
+            else:
+                found = _layer_scores(model.get_submodule(name), params.criterion)
+                layers[name] = found / found.mean().clamp_min(torch.finfo(torch.float64).tiny)
+    return [_unit_score(unit, layers) for unit in group.units]
+
+
+def _unit_score(unit: Unit, layers: Mapping[str, torch.Tensor]) -> float:
+    found = [
+        layers[name][list(indices)]
+        for (name, axis), indices in unit.members.items()
+        if axis == "out" and name in layers
+    ]
+    return float(torch.cat(found).mean()) if found else 0.0
+
+
+def _taylor(model: nn.Module, examples: Examples, task: Task) -> dict[str, torch.Tensor]:
+    """Per layer (channels,) float64: squared sum of weight * gradient of each filter, mean over calibration batches."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | _ConvNd)}
+    model.eval()
+    totals = {name: torch.zeros((), dtype=torch.float64) for name in layers}
+    count = 0
+    for batch in examples.batches(_TAYLOR_BATCH_SIZE):
+        if count == _TAYLOR_BATCHES:
+            break
+        model.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            task.loss(task.forward(model, batch), batch.targets).backward()  # type: ignore[no-untyped-call]
+        for name, module in layers.items():
+            weight, bias = module.weight, module.bias
+            if weight.grad is None:
+                width = _filters(module, weight).shape[0]
+                totals[name] = totals[name] + torch.zeros(width, dtype=torch.float64)
+                continue
+            effect = _filters(module, weight.grad * weight.detach()).double().sum(dim=1)
+            if bias is not None and bias.grad is not None:
+                effect = effect + (bias.grad * bias.detach()).double()
+            totals[name] = totals[name] + effect.square()
+        count += 1
+    model.zero_grad(set_to_none=True)
+    return {name: total / max(count, 1) for name, total in totals.items()}
+
+
+def _widths(units: int, channels_per_unit: int, multiple: int) -> list[int]:
+    """Numbers of units that may be kept of a class, ascending: whole multiples in channels, and all of them."""
+    step = multiple // gcd(multiple, channels_per_unit)
+    return [*range(step, units, step), units]
+
+
+def snap_width(units: int, ratio: float, channels_per_unit: int, multiple: int) -> int:
+    """Units to keep of `units` at `ratio`: the nearest allowed width (ties keep more); never none.
+
+    10 units, ratio 0.5, multiple 4: allowed 4, 8, 10; wanted 5; kept 4. 4 units, multiple 8: allowed 4; kept 4.
+    """
+    if ratio == 0:
+        return units
+    wanted = units * (1 - ratio)
+    return min(_widths(units, channels_per_unit, multiple), key=lambda width: (abs(width - wanted), -width))
+
+
+def _choose(
+    coupling: Coupling, scores: Mapping[str, list[float] | None], params: ChannelPruningParams, multiple: int
+) -> dict[str, list[int]]:
+    """Positions of the units to remove, by root."""
+    pooled = [
+        group
+        for group in coupling.groups
+        if params.scope == "global" and group.root not in params.group_ratios and scores[group.root] is not None
+    ]
+    doomed = _lowest(pooled, scores, params.ratio)
+    removed: dict[str, list[int]] = {}
+    scored = False
+    for group in coupling.groups:
+        values = scores[group.root]
+        if values is None:
+            if params.group_ratios.get(group.root):
+                raise InfeasibleCandidate(f"bn_scale: group {group.root} has no BatchNorm to read")
+            continue
+        scored = True
+        removed[group.root] = []
+        for positions in group.classes():
+            ratio = params.group_ratios.get(group.root, params.ratio)
+            if group in pooled:
+                ratio = sum((group.root, position) in doomed for position in positions) / len(positions)
+            width = group.units[positions[0]].width(group.producers)
+            keep = snap_width(len(positions), ratio, width, multiple)
+            ranked = sorted(positions, key=lambda position: (values[position], position))
+            removed[group.root] += sorted(ranked[: len(positions) - keep])
+    if not scored:
+        raise InfeasibleCandidate("bn_scale reads BatchNorm scales and no group of this network has any")
+    return removed
+
+
+def _lowest(groups: list[Group], scores: Mapping[str, list[float] | None], ratio: float) -> set[tuple[str, int]]:
+    """The `ratio` share of all units of `groups` with the lowest scores, as (root, position)."""
+    pool = [
+        (value, group.root, position) for group in groups for position, value in enumerate(scores[group.root] or ())
+    ]
+    pool.sort()
+    return {(root, position) for _, root, position in pool[: round(len(pool) * ratio)]}

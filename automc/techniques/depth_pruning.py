@@ -1,0 +1,184 @@
+"""Removes whole residual blocks, those whose absence costs least.
+
+A block may go if it only adds to what it is given: with every parameter inside it zero it hands its input on, exactly
+(or the ReLU of an input that is never negative). Removing it is then the same as zeroing it. Which ones go is measured:
+the rise of the loss on calibration data with that one block removed (as in Veit et al. 2016, "Residual Networks Behave
+Like Ensembles of Relatively Shallow Networks", who remove blocks of trained networks one at a time).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from automc.errors import InfeasibleCandidate
+from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, zeroed_copy
+from automc.techniques.edits import apply_edits
+from automc.techniques.plan import Plan, RemoveEdit
+from automc.techniques.technique import ModelTechnique, Params, PlanContext
+
+if TYPE_CHECKING:
+    from automc.workloads.workload import Batch, Task
+
+Ratio = Annotated[float, Field(ge=0.0, le=0.8, json_schema_extra={"step": 0.1})]
+
+_BATCHES = 2
+_BATCH_SIZE = 64
+
+
+class DepthPruningParams(Params):
+    ratio: Ratio = Field(0.0, description="share of the removable residual blocks to remove")
+    scope: Literal["per_stage", "global"] = Field(
+        "per_stage", description="per_stage: the same share of every stage; global: the least needed of all blocks"
+    )
+    stage_ratios: dict[str, Ratio] = Field(
+        default_factory=dict, description="share to remove of single stages, by the name of the stage"
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Removable blocks of one shape, in the order they run. name: their common parent, else the first block's name."""
+
+    name: str
+    blocks: tuple[str, ...]
+
+
+class DepthPruning(ModelTechnique[DepthPruningParams]):
+    name = "depth_pruning"
+    params = DepthPruningParams
+    needs_data = True
+    saves = frozenset({"latency", "energy", "memory", "download"})
+    summary = "Removes whole residual blocks, those whose absence costs least"
+    source = "Veit et al. 2016, 'Residual Networks Behave Like Ensembles of Relatively Shallow Networks'"
+
+    def refuses(self, model: nn.Module) -> str | None:
+        nested = any(
+            name and any(True for _ in module.children()) and any(True for _ in module.parameters())
+            for name, module in model.named_modules()
+        )
+        return None if nested else "depth pruning removes residual blocks and this network has no blocks inside it"
+
+    def plan(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan:
+        if params.ratio == 0 and not any(params.stage_ratios.values()):
+            return Plan(technique=self.name)
+        stages = find_stages(model, context.example_inputs)
+        if not stages:
+            raise InfeasibleCandidate("no block of this network hands its input on when its parameters are zero")
+        _check_names(params, stages)
+        wanted = _wanted(params, stages)
+        if not any(count for _, count in wanted):
+            sizes = {stage.name: len(stage.blocks) for stage in stages}
+            raise InfeasibleCandidate(f"depth_pruning removes nothing: no share asked for is half a block of {sizes}")
+        batches = list(islice(context.calibration().batches(_BATCH_SIZE), _BATCHES))
+        before = _loss(model, batches, context.task)
+        blocks = [block for names, count in wanted if count for block in names]
+        effects = {
+            block: _loss(apply_edits(model, [RemoveEdit(module=block)]), batches, context.task) - before
+            for block in blocks
+        }
+        doomed = {
+            block
+            for names, count in wanted
+            for block in sorted(names, key=lambda name: (effects.get(name, 0.0), blocks.index(name)))[:count]
+            if count
+        }
+        return Plan(
+            technique=self.name,
+            edits=tuple(RemoveEdit(module=block) for block in blocks if block in doomed),
+            facts={
+                "loss": before,
+                "loss_rise_without": dict(effects),
+                "samples": sum(len(batch.targets) for batch in batches),
+                "stages": {stage.name: list(stage.blocks) for stage in stages},
+            },
+        )
+
+    def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
+        return apply_edits(model, plan.edits)
+
+
+def find_stages(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[Stage, ...]:
+    """The removable residual blocks of `model` by shape, in the order they run.
+
+    A block is a module that holds others, is called once, keeps the shape of its one input, and with all its parameters
+    zero returns that input bit for bit, or its ReLU where the input is not negative. Of nested ones only the innermost.
+    """
+    calls = record_calls(model, probe_inputs(example_inputs, seed=4, batch=2), lambda _, module: _may_be_block(module))
+    removable = {}
+    for name, call in calls.items():
+        if call.count != 1 or call.input is None or call.output is None or call.input.shape != call.output.shape:
+            continue
+        if _is_residual(model.get_submodule(name), call.input):
+            removable[name] = tuple(call.input.shape[1:])
+    innermost = [name for name in removable if not any(other.startswith(f"{name}.") for other in removable)]
+    by_shape: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for name in innermost:
+        by_shape[name.rpartition(".")[0], removable[name]].append(name)
+    parents = [parent for parent, _ in by_shape]
+    order = list(calls)
+    return tuple(
+        Stage(parent if parent and parents.count(parent) == 1 else blocks[0], tuple(sorted(blocks, key=order.index)))
+        for (parent, _), blocks in by_shape.items()
+    )
+
+
+def _may_be_block(module: nn.Module) -> bool:
+    return any(True for _ in module.children()) and any(True for _ in module.parameters())
+
+
+def _is_residual(block: nn.Module, seen: torch.Tensor) -> bool:
+    zeroed = zeroed_copy(block)
+    noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(5), dtype=seen.dtype)
+    try:
+        with torch.no_grad():
+            output = zeroed(noise)
+    except RUN_FAILURES:
+        return False  # it cannot run alone: it leans on something outside it
+    if not isinstance(output, torch.Tensor) or output.shape != noise.shape:
+        return False
+    if torch.equal(output, noise):
+        return True
+    return torch.equal(output, noise.relu()) and bool((seen >= 0).all())
+
+
+def _check_names(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
+    known = [stage.name for stage in stages]
+    for name in params.stage_ratios:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InfeasibleCandidate(f"stage_ratios: no stage is called {name!r}{hint} (stages: {', '.join(known)})")
+
+
+def _wanted(params: DepthPruningParams, stages: tuple[Stage, ...]) -> list[tuple[tuple[str, ...], int]]:
+    """Pools of blocks and how many of each go; halves round up (0.5 of 3 blocks: 2)."""
+    pools = [(stage.blocks, _share(len(stage.blocks), params.stage_ratios.get(stage.name, params.ratio)))
+             for stage in stages if params.scope == "per_stage" or stage.name in params.stage_ratios]  # fmt: skip
+    if params.scope == "global":
+        rest = tuple(block for stage in stages if stage.name not in params.stage_ratios for block in stage.blocks)
+        pools.append((rest, _share(len(rest), params.ratio)))
+    return pools
+
+
+def _share(count: int, ratio: float) -> int:
+    return int(count * ratio + 0.5 + 1e-9)
+
+
+def _loss(model: nn.Module, batches: list[Batch], task: Task) -> float:
+    """Mean loss over `batches`, in eval mode."""
+    evaluated = model if not model.training else apply_edits(model, []).eval()
+    total, samples = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            size = len(batch.targets)
+            total += float(task.loss(task.forward(evaluated, batch), batch.targets)) * size
+            samples += size
+    return total / samples
