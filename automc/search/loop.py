@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automc.candidate import Candidate
-from automc.config import Rung, SearchConfig, load_config
+from automc.config import SearchConfig, load_config
 from automc.errors import RunError, RunInterrupted
-from automc.evaluate import EvaluatorFactory, Job
+from automc.evaluate import Job
 from automc.run import Run
+from automc.search.conductor import Conductor
 from automc.search.fidelity import best_of_group, objectives_of, promoted
-from automc.search.progress import Progress, Watcher, nobody
+from automc.search.progress import Watcher, nobody
 from automc.search.setup import Prepared, data_root_of, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
-    from automc.executor import Executor
     from automc.search.strategies.strategy import Strategy
 
 ASKS_PER_EVALUATION = 30  # a strategy that finds nothing new in so many asks has seen what it can reach
-FAILURES_IN_A_ROW = 12  # evaluations; then it is the set-up that is broken, not the candidates
 
 
 def search(
@@ -71,124 +68,6 @@ def _drive(run: Run, watch: Watcher) -> Run:
             conductor.close()
 
 
-class Conductor:
-    """Sends jobs to an executor that starts with the first of them, and journals each completion at once."""
-
-    def __init__(self, run: Run, watch: Watcher) -> None:
-        self.run = run
-        self.watch = watch
-        self.trials = {(trial.candidate.id, trial.rung, trial.seed): trial for trial in run.trials()}
-        self.screened = 0
-        self.rung, self.rung_total = 0, 0
-        self.after_each: Callable[[], None] = lambda: None
-        self._busy: set[tuple[str, int, int]] = set()
-        self._failures = 0
-        self._executor: Executor[Job, Trial] | None = None
-        self._started = time.monotonic()
-        self._fresh = 0
-
-    def submit(self, job: Job) -> None:
-        """Start `job` unless it is finished or under way."""
-        if job.key in self.trials or job.key in self._busy:
-            return
-        if self._executor is None:
-            self._executor = self._start()
-        self._busy.add(job.key)
-        self._executor.submit(job)
-
-    def wait(self, key: tuple[str, int, int]) -> Trial:
-        """The trial of `key`, taking in whatever else finishes meanwhile. Raises RunError after failures in a row."""
-        while key not in self.trials:
-            if self._executor is None or key not in self._busy:
-                raise RunError(f"{self.run.folder}: trial {key} was never submitted")
-            job, trial, _ = self._executor.next()
-            self.run.journal.append("trial", trial=trial.to_json())
-            self.trials[job.key] = trial
-            self._busy.discard(job.key)
-            self._fresh += 1
-            self._tell_watcher(trial)
-            self._break_on(trial)
-            self.after_each()
-        return self.trials[key]
-
-    def close(self) -> None:
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
-
-    def _start(self) -> Executor[Job, Trial]:
-        from automc.executor import InlineExecutor, RayExecutor
-
-        section, factory = self.run.config.executor, EvaluatorFactory(str(self.run.folder.resolve()))
-        if section.kind == "inline":
-            return InlineExecutor(factory)
-        return RayExecutor(factory, workers=section.workers, threads=1, address=section.address)
-
-    def _break_on(self, trial: Trial) -> None:
-        if trial.failure is None or trial.failure.kind == "infeasible":
-            self._failures = 0
-            return
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise RunError(
-                f"{self.run.folder}: {self._failures} candidates in a row failed, the last with "
-                f"{trial.failure.kind}: {trial.failure.reason}",
-                next_step=f"mend the cause, then: automc resume {self.run.folder}",
-            )
-
-    def _tell_watcher(self, trial: Trial | None) -> None:
-        done = sum(1 for _, rung, _ in self.trials if rung == self.rung)
-        failed = sum(1 for item in self.trials.values() if not item.ok)
-        self.watch(
-            Progress(
-                "searching",
-                rung=self.rung,
-                rung_done=done,
-                rung_total=self.rung_total,
-                evaluated=len(self.trials),
-                screened=self.screened,
-                failed=failed,
-                best=_best_line(self.trials.values()),
-                seconds_left=self._seconds_left(done),
-                trial=trial,
-            )
-        )
-
-    def _seconds_left(self, done: int) -> float | None:
-        """For this rung at its own pace, and for later rungs by their optimiser steps at the pace of trained trials."""
-        if not self._fresh:
-            return None
-        rungs, workers = self.run.config.search.rungs, self.run.config.executor.workers
-        spent = [t.provenance for t in self.trials.values() if t.provenance is not None and t.ok]
-        untrained = [p.seconds for p in spent if p.steps_trained == 0]
-        fixed = sum(untrained) / len(untrained) if untrained else 0.0
-        trained = [p for p in spent if p.steps_trained]
-        per_step = sum(p.seconds for p in trained) / sum(p.steps_trained for p in trained) if trained else 0.0
-        left = max(0, self.rung_total - done) * (fixed + per_step * _steps_at(rungs, self.rung))
-        for index in range(self.rung + 1, len(rungs)):
-            left += rungs[index].candidates * (fixed + per_step * _steps_at(rungs, index))
-        if not trained and self.rung == 0 and len(rungs) > 1:
-            return None
-        return left / max(1, workers)
-
-
-def _steps_at(rungs: Sequence[Rung], index: int) -> int:
-    """Optimiser steps a candidate takes at one rung, on top of those before."""
-    return rungs[index].steps - (rungs[index - 1].steps if index else 0)
-
-
-def _best_line(trials: Iterable[Trial]) -> str:
-    candidates = [trial for trial in trials if trial.ok]
-    if not candidates:
-        return ""
-    top = max(trial.rung for trial in candidates)
-    best = max((trial for trial in candidates if trial.rung == top), key=lambda trial: trial["accuracy"].value)
-    shown = f"rung {top}: accuracy {best['accuracy'].value:.4f}"
-    if best.figures and "latency_ms" in best.figures:
-        shown += f" at {best['latency_ms'].value:.4g} ms"
-    return shown
-
-
 @dataclass(frozen=True)
 class Ended:
     """The rungs' trials (by candidate id), the reference of each trained rung, and the anchors by candidate id."""
@@ -208,7 +87,7 @@ class Loop:
         self.settings = run.config.search
         self.anchors = prepared.space.anchors
         self.anchor_of = {c.id: anchor.name for anchor in self.anchors for c in anchor.candidates}
-        self.screened: list[tuple[Candidate, Failure]] = []
+        self.screened: dict[str, tuple[Candidate, Failure]] = {}
         self.predicted: dict[str, float] = {}
         self._replayed = deque(run.journal.of("asked"))
         self._told = sum(1 for _ in run.journal.of("told"))
@@ -220,20 +99,20 @@ class Loop:
         current = self._first_rung()
         rungs = [current]
         for index in range(1, len(self.settings.rungs)):
-            self.conductor.rung = index
+            self.conductor.tally.rung = index
             self._await_reference()
             current = self._next_rung(index, current)
             rungs.append(current)
         top = self._reference_at(len(self.settings.rungs) - 1)
-        return Ended(tuple(rungs), top, self.anchor_of, tuple(self.screened), self.predicted)
+        return Ended(tuple(rungs), top, self.anchor_of, tuple(self.screened.values()), self.predicted)
 
     def _first_rung(self) -> dict[str, Trial]:
         """Anchors, then the strategy's candidates: ask n follows tell n - parallel."""
         strategy = self._strategy()
         budget = self.settings.rungs[0].candidates
         anchors = deque(candidate for anchor in self.anchors for candidate in anchor.candidates)
-        self.conductor.rung_total = budget + len(anchors)
-        waiting: deque[tuple[int, Candidate, Trial | None, bool]] = deque()
+        self.conductor.tally.rung_total = budget + len(anchors)
+        waiting: deque[tuple[int, Candidate, Trial | None]] = deque()
         trials: dict[str, Trial] = {}
         asked, fresh = 0, set[str]()
         while True:
@@ -248,14 +127,13 @@ class Loop:
                     self.conductor.submit(self._job(candidate, 0, None, None))
                     if not own and candidate.id not in self.anchor_of:
                         fresh.add(candidate.id)
-                waiting.append((asked, candidate, outcome, own))
+                waiting.append((asked, candidate, outcome))
                 asked += 1
             if not waiting:
                 return trials
-            number, candidate, outcome, own = waiting.popleft()
+            number, candidate, outcome = waiting.popleft()
             trial = outcome or self.conductor.wait((candidate.id, 0, self.settings.seed))
-            if not own:
-                strategy.tell(trial, self._objectives(trial), self._violation(trial))
+            strategy.tell(trial, self._objectives(trial), self._violation(trial))
             if number >= self._told:
                 self.run.journal.append("told", n=number, id=candidate.id)
             trials.setdefault(candidate.id, trial)
@@ -271,7 +149,7 @@ class Loop:
             self.run.journal.append("promoted", rung=index, ids=list(ids))
         elif known[0]["ids"] != ids:
             raise self._diverged(f"rung {index} would promote {ids}, the journal has {known[0]['ids']}")
-        self.conductor.rung_total = len(chosen)
+        self.conductor.tally.rung_total = len(chosen)
         teacher = self._reference_at(len(self.settings.rungs) - 1)
         keys = []
         for trial in chosen:
@@ -343,9 +221,9 @@ class Loop:
             self.predicted[candidate.id] = answer.costs.latency_ms.value
         if answer.failure is None:
             return None
-        if all(candidate.id != known.id for known, _ in self.screened):
-            self.screened.append((candidate, answer.failure))
-            self.conductor.screened += 1
+        if candidate.id not in self.screened:
+            self.screened[candidate.id] = (candidate, answer.failure)
+            self.conductor.tally.screened += 1
         return Trial(candidate, 0, self.settings.seed, failure=answer.failure)
 
     def _strategy(self) -> Strategy:

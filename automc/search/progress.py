@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+from automc.config import Rung
 from automc.trial import Trial
 
 Stage = Literal["calibrating", "preparing", "searching", "measuring", "bundling", "done"]
@@ -37,3 +38,71 @@ Watcher = Callable[[Progress], None]
 
 def nobody(progress: Progress) -> None:
     """A watcher that looks away."""
+
+
+@dataclass
+class Tally:
+    """Running counts over finished trials, so that a snapshot costs the same after ten trials and ten thousand."""
+
+    rungs: Sequence[Rung]
+    workers: int
+    rung: int = 0
+    rung_total: int = 0
+    screened: int = 0
+    _done: dict[int, int] = field(default_factory=dict)
+    _failed: int = 0
+    _best: Trial | None = None
+    _untrained: tuple[int, float] = (0, 0.0)
+    _trained: tuple[int, float] = (0, 0.0)
+
+    def add(self, trial: Trial) -> None:
+        self._done[trial.rung] = self._done.get(trial.rung, 0) + 1
+        if not trial.ok:
+            self._failed += 1
+            return
+        key = (trial.rung, trial["accuracy"].value)
+        if self._best is None or key > (self._best.rung, self._best["accuracy"].value):
+            self._best = trial
+        spent = trial.provenance
+        if spent is not None and spent.steps_trained:
+            self._trained = (self._trained[0] + spent.steps_trained, self._trained[1] + spent.seconds)
+        elif spent is not None:
+            self._untrained = (self._untrained[0] + 1, self._untrained[1] + spent.seconds)
+
+    def progress(self, trial: Trial | None = None) -> Progress:
+        return Progress(
+            "searching",
+            rung=self.rung,
+            rung_done=self._done.get(self.rung, 0),
+            rung_total=self.rung_total,
+            evaluated=sum(self._done.values()),
+            screened=self.screened,
+            failed=self._failed,
+            best=self._best_line(),
+            seconds_left=self._seconds_left(),
+            trial=trial,
+        )
+
+    def _best_line(self) -> str:
+        if self._best is None:
+            return ""
+        shown = f"rung {self._best.rung}: accuracy {self._best['accuracy'].value:.4f}"
+        if self._best.figures and "latency_ms" in self._best.figures:
+            shown += f" at {self._best['latency_ms'].value:.4g} ms"
+        return shown
+
+    def _seconds_left(self) -> float | None:
+        """At the pace seen so far: untrained candidates by number, trained ones by optimiser steps (an overestimate:
+        their time includes export and scoring). None until the pace of everything still to come has been seen."""
+        later = range(self.rung + 1, len(self.rungs))
+        if not self._untrained[0] or ((later or self.rung) and not self._trained[0]):
+            return None
+        fixed = self._untrained[1] / self._untrained[0]
+        per_step = self._trained[1] / self._trained[0] if self._trained[0] else 0.0
+        left = max(0, self.rung_total - self._done.get(self.rung, 0)) * self._cost(self.rung, fixed, per_step)
+        left += sum(self.rungs[index].candidates * self._cost(index, fixed, per_step) for index in later)
+        return left / max(1, self.workers)
+
+    def _cost(self, index: int, fixed: float, per_step: float) -> float:
+        steps = self.rungs[index].steps - (self.rungs[index - 1].steps if index else 0)
+        return per_step * steps if steps else fixed

@@ -1,0 +1,1 @@
+"""What proposes candidates: every module of this package and every installed entry point `automc.strategies`."""

@@ -1,0 +1,62 @@
+"""Finds strategies by existing: a module of this package, or an entry point `automc.strategies`, is all it takes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+
+from automc.errors import ConfigError
+from automc.search.strategies.strategy import Screen, Strategy, everything
+from automc.space import SearchSpace
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Name -> where to import it from; a strategy's file bears its name, so nothing is imported here."""
+    package = importlib.import_module("automc.search.strategies")
+    found = {
+        info.name: f"{package.__name__}.{info.name}"
+        for info in pkgutil.iter_modules(package.__path__)
+        if info.name not in {"strategy", "registry"} and not info.name.startswith("_")
+    }
+    for point in entry_points(group="automc.strategies"):
+        found[point.name] = point.value
+    return found
+
+
+def strategy_names() -> tuple[str, ...]:
+    return tuple(sorted(_modules()))
+
+
+def get_strategy(name: str) -> type[Strategy]:
+    """The strategy called `name`. Raises ConfigError naming the nearest known name."""
+    where = _modules().get(name)
+    if where is None:
+        near = difflib.get_close_matches(name, strategy_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"no strategy is called {name!r}{hint} (known: {', '.join(strategy_names())})")
+    module_name, _, attribute = where.partition(":")
+    module = importlib.import_module(module_name)
+    kinds = (
+        [getattr(module, attribute)] if attribute else [kind for _, kind in inspect.getmembers(module, _is_strategy)]
+    )
+    for kind in kinds:
+        if kind.name == name:
+            found: type[Strategy] = kind
+            return found
+    raise ConfigError(f"{module_name} holds no Strategy named {name!r}")
+
+
+def _is_strategy(item: object) -> bool:
+    return inspect.isclass(item) and issubclass(item, Strategy) and not inspect.isabstract(item)
+
+
+def create_strategy(
+    name: str, *, space: SearchSpace, objectives: int, seed: int, screen: Screen = everything
+) -> Strategy:
+    """The strategy `name` over `space`; objectives: how many, all minimised. Raises ConfigError on an unknown name."""
+    return get_strategy(name)(space, objectives, seed, screen)
