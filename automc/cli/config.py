@@ -52,15 +52,35 @@ def check(
     Example: automc config check search.yaml
     """
     from automc.config import load_config
+    from automc.errors import ConfigError
+    from automc.search.strategies.registry import get_strategy
+    from automc.space import SearchSpace
+    from automc.workloads.registry import workload_names
 
     loaded = load_config(config)
+    get_strategy(loaded.search.strategy)
+    space = SearchSpace.load(loaded.space)
+    if loaded.workload.name not in workload_names():
+        raise ConfigError(
+            f"{config}: workload.name: no workload is called {loaded.workload.name!r}{_nearest(loaded.workload.name)}"
+        )
     if as_json:
         print_json(loaded.model_dump(mode="json"))
         return
     rungs = ", ".join(f"{rung.candidates} at {rung.steps} steps" for rung in loaded.search.rungs)
     typer.echo(f"{config}: reads well")
-    typer.echo(f"  workload {loaded.workload.name} on profile {loaded.profile}, space {loaded.space}")
+    typer.echo(f"  workload {loaded.workload.name} on profile {loaded.profile}")
+    typer.echo(
+        f"  space {loaded.space}: {space.size:,} candidates of {', '.join(space.techniques) or 'architecture alone'}"
+    )
     typer.echo(f"  {loaded.search.strategy}, seed {loaded.search.seed}: {rungs}; {loaded.search.finalists} finalists")
+
+
+def _nearest(name: str) -> str:
+    from automc.space_file import nearest
+    from automc.workloads.registry import workload_names
+
+    return nearest(name, workload_names()) or f" (known: {', '.join(workload_names())})"
 
 
 def _commented(section: BaseModel, depth: int) -> list[str]:

@@ -58,7 +58,7 @@ def show(
     needs = [text for text, needed in (("data", item.needs_data), ("training", item.needs_training)) if needed]
     typer.echo(f"{'needs:':10} {', '.join(needs) or 'nothing but the model'}")
     rows = [
-        (key, _range(spec), str(spec.get("default", "required")), str(spec.get("description", "")))
+        (key, _range(spec), _default(item, key), str(spec.get("description", "")))
         for key, spec in item.params.model_json_schema().get("properties", {}).items()
     ]
     if rows:
@@ -79,6 +79,11 @@ def _describe(item: Technique[Any]) -> dict[str, object]:
         "needs_training": item.needs_training,
         "params": item.params.model_json_schema(),
     }
+
+
+def _default(item: Technique[Any], parameter: str) -> str:
+    field = item.params.model_fields[parameter]
+    return "required" if field.is_required() else str(field.get_default(call_default_factory=True))
 
 
 def _range(spec: dict[str, Any]) -> str:

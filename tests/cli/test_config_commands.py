@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from automc.config import SearchConfig, load_config
@@ -26,7 +27,7 @@ def test_schema_is_json_with_every_top_key(automc) -> None:
 
 def test_check_reads_a_file_and_says_what_it_asks_for(automc, tmp_path: Path) -> None:
     file = tmp_path / "search.yaml"
-    file.write_text("search: {seed: 7}\n")
+    file.write_text("search: {seed: 7}\nspace: nasbench201\n")
     answer = automc("config", "check", str(file))
     assert answer.code == 0
     assert "seed 7" in answer.out
@@ -65,3 +66,31 @@ def test_a_file_that_is_not_yaml_is_refused(automc, tmp_path: Path) -> None:
     answer = automc("config", "check", str(file))
     assert answer.code == 2
     assert "not YAML" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("search: {strategy: nsga}", "no strategy is called 'nsga'", "did you mean nsga2?"),
+        ("space: nasbench21", "no search space is called 'nasbench21'", "did you mean nasbench201?"),
+        ("space: nasbench201\nworkload: {name: digit}", "workload.name", "did you mean digits?"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_one(automc, tmp_path: Path, text: str, key: str, hint: str) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(text + "\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 2
+    assert key in answer.err
+    assert hint in answer.err
+
+
+def test_a_misspelt_technique_in_a_space_gets_the_nearest_one(automc, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("name: own\ntechniques:\n  chanel_pruning: {ratio: [0.1, 0.2]}\n")
+    file = tmp_path / "search.yaml"
+    file.write_text(f"space: {space}\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 2
+    assert f"{space}: techniques.chanel_pruning" in answer.err
+    assert "did you mean channel_pruning?" in answer.err
