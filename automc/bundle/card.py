@@ -44,14 +44,24 @@ def number(figure: Figure) -> str:
     """The figure in a form for people: three to four significant digits and its unit."""
     if figure.unit == "bytes":
         return f"{figure.value / 1000:,.1f} kB"
-    return f"{figure.value:.4g} {figure.unit}".replace(" share", "")
+    if figure.unit == "fraction":
+        return f"{100 * figure.value:.2f} %"
+    return f"{figure.value:.4g} {figure.unit}"
+
+
+def bounds(figure: Figure) -> str:
+    """The interval in the unit of `number`, or nothing where there is none."""
+    if figure.low == figure.high:
+        return ""
+    if figure.unit == "fraction":
+        return f"[{100 * figure.low:.2f} to {100 * figure.high:.2f} %]"
+    return f"[{figure.low:.4g} to {figure.high:.4g}]"
 
 
 def how(figure: Figure) -> str:
     """Where a figure comes from: measured on how many, or predicted with which interval."""
     parts: list[str] = [figure.kind]
-    if figure.low != figure.high:
-        parts.append(f"[{figure.low:.4g} to {figure.high:.4g}]")
+    parts += [bounds(figure)] * bool(bounds(figure))
     if figure.n is not None:
         parts.append(f"n {figure.n}")
     if figure.split:
@@ -79,13 +89,16 @@ def model_card(
 
     rows = [
         {
-            "label": LABELS[key] if key != "accuracy" else contents.metric.replace("_", " "),
+            "label": LABELS[key].replace("accuracy", contents.metric.replace("_", " ")),
             "value": number(figure),
             "reference": number(contents.reference[key]) if key in contents.reference else "not measured",
             "how": how(figure),
         }
         for key, figure in contents.figures.items()
     ]
+    if contents.speedup is not None:
+        speedup = contents.speedup
+        rows.append({"label": "speed-up", "value": f"{speedup.value:.2f} times", "reference": "1", "how": how(speedup)})
     rows += [
         {"label": f"{LABELS[key]}, as predicted", "value": number(figure), "reference": "", "how": how(figure)}
         for key, figure in contents.predicted.items()
@@ -109,7 +122,6 @@ def model_card(
         chain=str(contents.candidate),
         summary=contents.summary,
         rows=rows,
-        speedup={"value": f"{contents.speedup.value:.2f}x", "how": how(contents.speedup)} if contents.speedup else None,
         device=device,
         threads=contents.profile.threads,
         provider=contents.profile.execution_provider,

@@ -45,8 +45,9 @@ class BundleContents:
     model: the ONNX file as it was timed, written byte for byte (a ModelProto is serialised).
     golden_inputs: a few prepared samples, (n, ...) per model input in graph order; their outputs are computed here.
     golden_raw: the same samples raw, (n, ...), so that preprocessing is checked as well; None where there are none.
-    figures: what is promised (latency_ms by the profile's percentile); predicted: what the search had predicted;
-    reference: the same quantities of the reference. speedup: ratio of interleaved medians, reference over this model.
+    figures: what is promised (accuracy names its split, latency_ms is by the profile's percentile); predicted: what
+    the search had predicted; reference: the same quantities of the reference. speedup: over the reference, by
+    interleaved medians.
     saves: what each technique of the chain saves, as its class declares. data_digests: sha256 per split, and "base".
     metric: what the figure `accuracy` is ("accuracy" or "squared_error" can be checked from data).
     device: `templates.verify.device()` of where latency was measured; None: on this machine.
@@ -141,7 +142,6 @@ def _fill(part: Path, contents: BundleContents) -> None:
         "elsewhere_share_of_range": ELSEWHERE_SHARE[quantised],
         "input_tolerance": 1e-5,
     }
-    accuracy = contents.figures.get("accuracy")
     _write_json(
         part / "expected.json",
         {
@@ -154,7 +154,7 @@ def _fill(part: Path, contents: BundleContents) -> None:
             "profile": {"name": profile.name, "fingerprint": profile.fingerprint.model_dump(mode="json")},
             "protocol": profile.protocol.model_dump(mode="json"),
             "noise_floor_percent": profile.noise_floor_percent,
-            "data_digest": contents.data_digests.get(accuracy.split) if accuracy and accuracy.split else None,
+            "data_digests": dict(contents.data_digests),
             "accuracy_tolerance": ACCURACY_TOLERANCE,
             "golden": golden,
             "saves": {name: list(what) for name, what in contents.saves.items()},

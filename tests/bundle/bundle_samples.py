@@ -91,7 +91,7 @@ def contents(**changes: object) -> BundleContents:
             steps=(Step.of("channel_pruning", ratio=0.25), Step.of("unstructured_pruning", ratio=0.9))
         ),
         "figures": {
-            "accuracy": Figure(0.5, 0.2, 0.8, "share", "measured", n=6, split="test"),
+            "accuracy": Figure(0.5, 0.2, 0.8, "fraction", "measured", n=6, split="test"),
             "latency_ms": Figure(1000.0, 900.0, 1100.0, "ms", "measured", n=200, source="p10"),
             "size_bytes": Figure(1504.0, 1504.0, 1504.0, "bytes", "measured"),
         },
@@ -99,6 +99,7 @@ def contents(**changes: object) -> BundleContents:
         "golden_raw": raw,
         "preprocessing": PREPROCESSING,
         "reference": {"latency_ms": Figure(2000.0, 1900.0, 2100.0, "ms", "measured", n=200, source="p10")},
+        "speedup": Figure(2.0, 1.9, 2.1, "times", "measured", n=200, source="interleaved medians"),
         "plans": (Plan(technique="channel_pruning", edits=(SliceEdit(module="conv", axis="out", keep=(0, 2)),)),),
         "data_digests": {"test": "ab" * 32, "base": "cd" * 32},
         "saves": {"channel_pruning": ("latency", "memory", "download"), "unstructured_pruning": ("download",)},
