@@ -1,0 +1,112 @@
+"""NAS-Bench-201 as a table: CIFAR-100 accuracy, latency and energy on a Raspberry Pi 5, for all 15,625 cells.
+
+No training: a candidate is looked up. Strategies and the search loop are judged on real numbers in seconds.
+Accuracies: Dong and Yang 2020, "NAS-Bench-201" (200 epochs, test accuracy). Costs: HW-NAS-Bench-360 (ONNX Runtime).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+
+from automc.candidate import Candidate
+from automc.errors import ConfigError, InfeasibleCandidate
+from automc.space import SearchSpace
+from automc.trial import Figure, Metric
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = 6
+TABLE = Path("device_latency/pi5/hwnasbench360_pi5.parquet")
+_TEST_IMAGES = 10_000  # CIFAR-100's test split, behind each accuracy
+_COSTS: dict[Metric, tuple[str, str]] = {
+    "latency_ms": ("pi5_onnx_cifar100_lat_ms", "ms"),
+    "energy_mj": ("pi5_onnx_cifar100_energy_mj", "mJ"),
+}
+_SOURCE = "HW-NAS-Bench-360, Raspberry Pi 5, ONNX Runtime"
+
+
+class NasBench201:
+    """Scores a cell by the table. candidate.architecture: edge_0 to edge_5, each one of OPERATIONS.
+
+    Edges in the order of the architecture string: into node 1 from 0, node 2 from 0 and 1, node 3 from 0, 1 and 2.
+    """
+
+    name = "nasbench201"
+
+    def __init__(self, data_root: Path) -> None:
+        self._path = data_root / TABLE
+        if not self._path.is_file():
+            raise ConfigError(f"{self._path}: no such file", next_step="give the folder of the data with --data-root")
+
+    def space(self) -> SearchSpace:
+        """All 15,625 cells: six edges of five operations."""
+        return SearchSpace.load(self.name)
+
+    def score(self, candidate: Candidate, rung: int, seed: int) -> Mapping[Metric, Figure]:
+        """Published figures of the cell, whatever rung and seed. Raises InfeasibleCandidate for one not in the table.
+
+        accuracy: a share, with its 95 % interval. The costs are medians of one board: no interval is published.
+        """
+        architecture = candidate.architecture
+        key = tuple(str(architecture.get(f"edge_{i}")) for i in range(EDGES))
+        row = self._rows.get(key)
+        if row is None or candidate.steps or len(architecture) != EDGES:
+            raise InfeasibleCandidate(f"NAS-Bench-201 holds no cell {architecture} with steps [{candidate}]")
+        accuracy = float(self._columns["acc_cifar100"][row]) / 100
+        half = 1.96 * (accuracy * (1 - accuracy) / _TEST_IMAGES) ** 0.5
+        figures: dict[Metric, Figure] = {
+            "accuracy": Figure(
+                accuracy, max(0.0, accuracy - half), min(1.0, accuracy + half), "share", "measured",
+                n=_TEST_IMAGES, rung=rung, split="test", source="NAS-Bench-201, CIFAR-100, 200 epochs",
+            )
+        }  # fmt: skip
+        for metric, (column, unit) in _COSTS.items():
+            value = float(self._columns[column][row])
+            figures[metric] = Figure(value, value, value, unit, "measured", rung=rung, source=_SOURCE)
+        return figures
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        try:
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ConfigError(
+                "the workload nasbench201 reads a Parquet file, but pyarrow is not installed",
+                next_step="pip install pyarrow",
+            ) from error
+        wanted = ["arch_str", "acc_cifar100", *(column for column, _ in _COSTS.values())]
+        table = parquet.read_table(self._path, columns=wanted)
+        return {name: np.asarray(table.column(name).to_pylist()) for name in wanted}
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, ...], int]:
+        """Operations of the six edges -> row."""
+        found = {operations_of(str(text)): row for row, text in enumerate(self._columns["arch_str"])}
+        if len(found) != len(OPERATIONS) ** EDGES:
+            raise ConfigError(f"{self._path}: holds {len(found)} different cells, not {len(OPERATIONS) ** EDGES}")
+        return found
+
+
+def operations_of(architecture: str) -> tuple[str, ...]:
+    """The six operations of '|a~0|+|b~0|c~1|+|d~0|e~1|f~2|', in that order. Raises ConfigError on anything else."""
+    found = tuple(re.findall(r"\|?([a-z0-9_]+)~[0-2]\|", architecture))
+    if len(found) != EDGES or not set(found) <= set(OPERATIONS):
+        raise ConfigError(f"{architecture!r} is not a NAS-Bench-201 cell")
+    return found
+
+
+def create(options: Mapping[str, JsonValue], data_root: Path | None) -> NasBench201:
+    """Needs `--data-root`; takes no options."""
+    if options:
+        raise ConfigError(f"workload.options: nasbench201 takes none, got {', '.join(sorted(options))}")
+    if data_root is None:
+        raise ConfigError(
+            "the workload nasbench201 looks its scores up in a file",
+            next_step="give the folder of the data with --data-root",
+        )
+    return NasBench201(data_root)
