@@ -1,0 +1,202 @@
+"""From a torch network to the ONNX graph that is measured, compared and shipped.
+
+The dynamo exporter traces; ONNX Runtime's BASIC optimiser, which writes standard operators only, folds constants and
+BatchNorm; what is left is named after the modules it came from, put into one order and stripped of everything that
+does not compute. The same network therefore gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+
+from automc.canonical import canonical, clean, name_after_modules
+from automc.errors import ExportError, MeasurementError, ParityError
+
+if TYPE_CHECKING:
+    import onnxruntime
+    import torch
+    from torch import nn
+
+OPSET = 20
+"""What the dynamo exporter's function library is written for; lower ones are converted down, with losses."""
+
+_PASSES = 6
+"""BASIC folds in waves (constants, then BatchNorm, then what that freed); networks here settle after two or three."""
+
+
+def export_onnx(
+    model: nn.Module, example_inputs: Sequence[torch.Tensor], *, dynamic_batch: bool = True
+) -> onnx.ModelProto:
+    """The network in eval mode as an ONNX graph of standard operators, BatchNorm folded, without metadata.
+
+    example_inputs: one tensor per model input, first axis the batch (any size). The graph's inputs are called
+    `input` (or `input_0`, `input_1`, ...), its output `output` (or `output_0`, ...); nodes and weights bear the names
+    of the modules they came from. dynamic_batch: the first axis of every input is the symbol `batch`.
+    The model is not changed. Raises ExportError, chained, where the exporter refuses the network.
+    """
+    import torch
+
+    network = copy.deepcopy(model).eval()
+    inputs = tuple(tensor.detach() for tensor in example_inputs)
+    shapes = None
+    if dynamic_batch:
+        # torch.export takes an axis of size 1 for a constant, so it is shown two samples.
+        inputs = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in inputs)
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    with torch.no_grad(), _quiet():
+        try:
+            program = torch.onnx.export(
+                network, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=False, verbose=False
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(
+                f"torch cannot export {type(model).__name__} to ONNX: {_first_cause(error)}",
+                next_step="rewrite the operation the message names, or leave the technique out that introduced it",
+            ) from error
+    if program is None:
+        raise ExportError(f"torch returned no ONNX program for {type(model).__name__}")
+    return canonical(_settle(program.model_proto))
+
+
+def optimise_offline(model: onnx.ModelProto, level: Literal["basic", "extended"]) -> onnx.ModelProto:
+    """What ONNX Runtime's offline optimiser makes of `model` at `level`; the input is untouched.
+
+    basic: standard operators only. extended: also com.microsoft fusions that every ONNX Runtime CPU build executes.
+    Raises ExportError, chained, where ONNX Runtime refuses the graph.
+    """
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    levels = {
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    }
+    ort.disable_telemetry_events()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = levels[level]
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory(prefix="automc-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(path)
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except (state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented) as error:
+            raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
+        return onnx.load(path)
+
+
+def run_onnx(model: onnx.ModelProto, inputs: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
+    """First output of `model` on ONNX Runtime CPU at ORT_ENABLE_ALL; `inputs` in the order of the graph's inputs.
+
+    Opens a session per call: for one batch. Raises ExportError, chained, where ONNX Runtime refuses graph or inputs.
+    """
+    session = open_session(model, threads)
+    names = [given.name for given in session.get_inputs()]
+    if len(names) != len(inputs):
+        raise ValueError(f"the graph takes {len(names)} inputs ({', '.join(names)}), {len(inputs)} were given")
+    output: np.ndarray = session.run(None, dict(zip(names, inputs, strict=True)))[0]
+    return output
+
+
+def open_session(model: onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session on ONNX Runtime CPU at ORT_ENABLE_ALL. Raises ExportError, chained, where the graph is refused."""
+    from automc.measure import sessions
+
+    try:
+        return sessions.open_session(model.SerializeToString(), sessions.SessionSettings(threads=threads))
+    except MeasurementError as error:
+        raise ExportError(f"ONNX Runtime refuses the graph: {error.message}") from error
+
+
+def expose(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy of `model` with the named tensors as additional outputs (float32, shape left open)."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    known = {value.name for value in (*model.graph.output, *model.graph.input)}
+    for name in tensors:
+        if name not in known:
+            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return exposed
+
+
+def check_parity(
+    torch_model: nn.Module, onnx_model: onnx.ModelProto, inputs: Sequence[torch.Tensor], *, tolerance: float = 1e-4
+) -> float:
+    """Largest absolute difference of the outputs over the largest absolute torch output (1e-6 or so for float32).
+
+    Raises ParityError where it exceeds `tolerance`, where shapes differ, or where either side is not finite.
+    """
+    import torch
+
+    network = copy.deepcopy(torch_model).eval()
+    with torch.no_grad():
+        expected = network(*inputs).detach().cpu().numpy()
+    actual = run_onnx(onnx_model, [tensor.detach().cpu().numpy() for tensor in inputs])
+    return compare(expected, actual, tolerance=tolerance)
+
+
+def compare(expected: np.ndarray, actual: np.ndarray, *, tolerance: float) -> float:
+    """Largest |expected - actual| over largest |expected|. Raises ParityError as `check_parity` does."""
+    if expected.shape != actual.shape:
+        raise ParityError(f"output shape {actual.shape} instead of {expected.shape}")
+    if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
+        raise ParityError("an output is not finite")
+    if expected.size == 0:
+        return 0.0
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    error = float(np.abs(expected.astype(np.float64) - actual).max()) / scale
+    if error > tolerance:
+        raise ParityError(
+            f"the graph differs from the network by {error:.2e} of the output's range, over {tolerance:.0e}"
+        )
+    return error
+
+
+def onnx_bytes(model: onnx.ModelProto) -> bytes:
+    """The model as a file's content; equal models give equal bytes."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _settle(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` through the BASIC optimiser until it stays as it is."""
+    current = name_after_modules(model)
+    for _ in range(_PASSES):
+        before = len(current.graph.node)
+        current = clean(optimise_offline(current, "basic"))
+        if len(current.graph.node) == before:
+            break
+    return current
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and log lines about packages that are not needed; errors still raise."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_cause(error: BaseException) -> str:
+    """First line of the innermost error, which is the one that names the operation."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,410 @@
+"""Which tensors of an ONNX graph are quantised, with which numbers, and the one writer that puts them into the graph.
+
+Scales may be calibrated, learned or allocated: all of them arrive here as a QuantSpec and leave as explicit
+QuantizeLinear / DequantizeLinear pairs with integer weights and int32 biases, standard ONNX that the runtime fuses
+into integer kernels. A tensor the spec does not name stays float.
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from automc.errors import CompressionError
+from automc.techniques.plan import Plan, QuantiseEdit
+
+if TYPE_CHECKING:
+    import onnx
+
+Role = Literal["integer", "activation", "follow", "float"]
+IntegerType = Literal["uint8", "int8", "uint4", "int4"]
+
+QUANTISED_OPS = frozenset(
+    {"Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid"}
+)
+"""Operators for which ONNX Runtime CPU has an integer kernel: their float inputs and outputs are quantised."""
+
+FOLDED_ACTIVATIONS = frozenset({"Relu", "Clip"})
+"""Vanish into the saturation of the quantisation behind them when they alone follow a quantised operator."""
+
+FOLLOWING_OPS = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity"})
+"""Move or select values: on a quantised input they run on its integers and hand on its scale."""
+
+WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
+
+RANGES: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127), "uint4": (0, 15), "int4": (-8, 7)}
+
+
+def role(op_type: str) -> Role:
+    """What quantisation does with an operator: one rule for the writer and for the cost model's lowering.
+
+    integer: runs as an integer kernel. activation: folded into the integer kernel before it (where it is that
+    kernel's only reader). follow: runs on integers if its input is quantised. float: stays float, between
+    a DequantizeLinear and, where an integer kernel reads its result, a QuantizeLinear.
+    """
+    if op_type in QUANTISED_OPS:
+        return "integer"
+    if op_type in FOLDED_ACTIVATIONS:
+        return "activation"
+    return "follow" if op_type in FOLLOWING_OPS else "float"
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """Per exported tensor: type, scale, zero point, axis. A tensor is named once; int32 biases are derived."""
+
+    tensors: tuple[QuantiseEdit, ...]
+
+    def __post_init__(self) -> None:
+        names = [edit.tensor for edit in self.tensors]
+        if len(set(names)) != len(names):
+            raise ValueError("a tensor is named twice in one QuantSpec")
+
+    @classmethod
+    def of(cls, plan: Plan) -> QuantSpec:
+        """The quantise edits of a plan, in order."""
+        return cls(tuple(edit for edit in plan.edits if isinstance(edit, QuantiseEdit)))
+
+    @cached_property
+    def by_name(self) -> dict[str, QuantiseEdit]:
+        return {edit.tensor: edit for edit in self.tensors}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What of a graph can be quantised.
+
+    activations: tensors to calibrate, in graph order. followers: tensor -> the tensor whose scale it takes.
+    weights: (initialiser, channel axis, node) of every weighted operator, in graph order; `node.input[0]` is its data.
+    """
+
+    activations: tuple[str, ...]
+    followers: dict[str, str]
+    weights: tuple[tuple[str, int, onnx.NodeProto], ...]
+
+
+def targets(model: onnx.ModelProto) -> Targets:
+    """The tensors int8 needs quantised for every operator of `QUANTISED_OPS` to run as an integer kernel.
+
+    An operator whose data input is an initialiser, or whose weight is computed in the graph but is no activation
+    of rank known here, is treated as its role says; element-wise operators with a constant operand stay float.
+    The result of a Gemm or MatMul that only the caller reads stays float: the runtime has a kernel for that.
+    """
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    readers = _readers(graph)
+    outputs = {value.name for value in graph.output}
+    wanted: dict[str, None] = {}
+    followers: dict[str, str] = {}
+    weights: list[tuple[str, int, onnx.NodeProto]] = []
+    for node in graph.node:
+        kind = role(node.op_type)
+        if kind == "follow" and node.input[0] in (wanted.keys() | followers.keys()):
+            followers[node.output[0]] = followers.get(node.input[0], node.input[0])
+        if kind != "integer" or not _eligible(node, constants):
+            continue
+        if node.op_type in WEIGHTED_OPS and node.input[1] in constants:
+            weights.append((node.input[1], _channel_axis(node), node))
+        data = [node.input[0], *([] if node.op_type in WEIGHTED_OPS and node.input[1] in constants else node.input[1:])]
+        for value in data:
+            if value not in followers:
+                wanted.setdefault(value)
+        result = node.output[0]
+        if node.op_type in ("Gemm", "MatMul") and result in outputs and not readers.get(result):
+            continue
+        following = readers.get(result, [])
+        if result not in outputs and len(following) == 1 and following[0].op_type in FOLDED_ACTIVATIONS:
+            result = following[0].output[0]
+        wanted.setdefault(result)
+    return Targets(tuple(wanted), followers, tuple(weights))
+
+
+def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
+    """A copy of the float graph `model` with the tensors of `spec` quantised explicitly.
+
+    Initialisers become integers behind a DequantizeLinear; every other tensor gets a QuantizeLinear /
+    DequantizeLinear pair that all its readers share; biases of Conv and Gemm whose data and weight are both in the
+    spec become int32 at scale(data) * scale(weight). Raises CompressionError on a tensor the graph does not have,
+    on a scale count that does not fit its axis, and on a bias that does not fit int32 at that scale.
+    """
+    import onnx
+
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    _Writer(written, spec).run()
+    return written
+
+
+def read_spec(model: onnx.ModelProto) -> QuantSpec:
+    """The QuantSpec a graph written by `write_qdq` carries, int32 biases left out; empty for a float graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: dict[str, QuantiseEdit] = {}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        weight = node.op_type == "DequantizeLinear" and node.input[0] in constants
+        if node.op_type == "DequantizeLinear" and not weight:
+            continue
+        scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
+        if constants[node.input[2]].data_type == TensorProto.INT32:
+            continue
+        axis = next((helper.get_attribute_value(item) for item in node.attribute if item.name == "axis"), None)
+        name = node.input[1].removesuffix(".scale")
+        found[name] = QuantiseEdit(
+            tensor=name,
+            dtype=_type_name(constants[node.input[2]].data_type),
+            scale=tuple(float(value) for value in scale.reshape(-1)),
+            zero_point=tuple(int(value) for value in zero.reshape(-1)),
+            axis=axis if scale.ndim else None,
+        )
+    return QuantSpec(tuple(found.values()))
+
+
+def quantise(values: np.ndarray, edit: QuantiseEdit) -> np.ndarray:
+    """Integers of `values` under `edit`, rounded half to even and saturated, in int8 or uint8 (4-bit ones too)."""
+    low, high = RANGES[edit.dtype]
+    scale, zero = _along(edit, values.ndim)
+    whole = np.rint(values.astype(np.float64) / scale) + zero
+    integers: np.ndarray = np.clip(whole, low, high).astype(np.uint8 if low == 0 else np.int8)
+    return integers
+
+
+def dequantise(integers: np.ndarray, edit: QuantiseEdit) -> np.ndarray:
+    """Real values (float32) that `integers` stand for under `edit`."""
+    scale, zero = _along(edit, integers.ndim)
+    real: np.ndarray = ((integers.astype(np.int64) - zero) * scale).astype(np.float32)
+    return real
+
+
+def _along(edit: QuantiseEdit, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale (as float32 holds it) and zero point, shaped to broadcast over a tensor of `rank` axes."""
+    shape = [1] * rank
+    if edit.axis is not None:
+        shape[edit.axis] = len(edit.scale)
+    scale = np.asarray(edit.scale, np.float32).astype(np.float64)
+    return scale.reshape(shape), np.asarray(edit.zero_point, np.int64).reshape(shape)
+
+
+class _Writer:
+    """One pass of `write_qdq` over a graph of its own."""
+
+    def __init__(self, model: onnx.ModelProto, spec: QuantSpec) -> None:
+        self.graph = model.graph
+        self.spec = spec
+        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        self.readable: dict[str, str] = {}
+        """Tensor of the float graph -> the tensor its readers now read."""
+
+    def run(self) -> None:
+        from onnx import helper
+
+        produced = {value.name for value in self.graph.input}
+        produced |= {output for node in self.graph.node for output in node.output}
+        unknown = [edit.tensor for edit in self.spec.tensors if edit.tensor not in produced | self.constants.keys()]
+        if unknown:
+            raise CompressionError(f"the graph has no tensor called {unknown[0]!r} (of {len(unknown)} such names)")
+        results = {value.name for value in self.graph.output}
+        for value in self.graph.input:
+            if value.name in self.spec.by_name:
+                self._pair(self.spec.by_name[value.name], value.name, f"{value.name}.dequantised")
+        for node in list(self.graph.node):
+            biased = self._bias(node)
+            copied = helper.make_node("Identity", [], [])
+            copied.CopyFrom(node)
+            for slot, value in enumerate(node.input):
+                copied.input[slot] = biased if slot == 2 and biased else self._read(value)
+            self.nodes.append(copied)
+            for slot, value in enumerate(node.output):
+                edit = self.spec.by_name.get(value)
+                if edit is None:
+                    continue
+                if value in results:  # the caller keeps reading the name it knows
+                    copied.output[slot] = f"{value}.float"
+                    self._pair(edit, f"{value}.float", value)
+                else:
+                    self._pair(edit, value, f"{value}.dequantised")
+        used = {value for node in self.nodes for value in node.input}
+        kept = [tensor for name, tensor in sorted(self.constants.items()) if name in used]
+        self.graph.ClearField("node")
+        self.graph.node.extend(self.nodes)
+        self.graph.ClearField("value_info")
+        self.graph.ClearField("initializer")
+        self.graph.initializer.extend(kept)
+
+    def _read(self, value: str) -> str:
+        """The tensor a reader of `value` reads; writes an initialiser's integers on first use."""
+        if value in self.readable or value not in self.constants or value not in self.spec.by_name:
+            return self.readable.get(value, value)
+        from onnx import numpy_helper
+
+        edit = self.spec.by_name[value]
+        floats = numpy_helper.to_array(self.constants[value])
+        if len(edit.scale) != (1 if edit.axis is None else floats.shape[edit.axis]):
+            raise CompressionError(f"{value}: {len(edit.scale)} scales do not fit axis {edit.axis} of {floats.shape}")
+        self._constant(f"{value}.quantised", quantise(floats, edit), edit.dtype)
+        self._parameters(edit)
+        self._node("DequantizeLinear", edit, f"{value}.quantised", f"{value}.dequantised")
+        self.readable[value] = f"{value}.dequantised"
+        return self.readable[value]
+
+    def _pair(self, edit: QuantiseEdit, source: str, target: str) -> None:
+        if edit.axis is not None or len(edit.scale) != 1:
+            raise CompressionError(f"{edit.tensor}: activations are quantised per tensor, with one scale")
+        self._parameters(edit)
+        self._node("QuantizeLinear", edit, source, f"{edit.tensor}.quantised")
+        self._node("DequantizeLinear", edit, f"{edit.tensor}.quantised", target)
+        self.readable[edit.tensor] = target
+
+    def _bias(self, node: onnx.NodeProto) -> str | None:
+        """Name of the int32 bias written for `node`, or None where its bias stays as it is."""
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3 or node.input[2] not in self.constants:
+            return None
+        data, weight = (self.spec.by_name.get(value) for value in node.input[:2])
+        if data is None or weight is None or node.input[2] in self.spec.by_name:
+            return None
+        from onnx import numpy_helper
+
+        floats = numpy_helper.to_array(self.constants[node.input[2]]).astype(np.float64)
+        scale = np.float32(data.scale[0]) * np.asarray(weight.scale, np.float32)
+        whole = np.rint(floats / scale.astype(np.float64))
+        if not np.isfinite(whole).all() or np.abs(whole).max(initial=0) > np.iinfo(np.int32).max:
+            raise CompressionError(f"{node.input[2]}: does not fit int32 at scale(data) * scale(weight)")
+        name = f"{node.name or node.output[0]}.bias"
+        self._constant(f"{name}.quantised", whole.astype(np.int32), "int32")
+        self._constant(f"{name}.scale", scale if weight.axis is not None else scale[0], "float32")
+        self._constant(
+            f"{name}.zero_point", np.zeros_like(scale if weight.axis is not None else scale[0], np.int32), "int32"
+        )
+        edit = QuantiseEdit(
+            tensor=name, dtype="int8", scale=(1.0,), zero_point=(0,), axis=0 if weight.axis is not None else None
+        )
+        self._node("DequantizeLinear", edit, f"{name}.quantised", f"{name}.dequantised")
+        return f"{name}.dequantised"
+
+    def _parameters(self, edit: QuantiseEdit) -> None:
+        scale = np.asarray(edit.scale, np.float32)
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise CompressionError(f"{edit.tensor}: a scale is not a positive, finite float32")
+        if len(edit.zero_point) != len(edit.scale):
+            raise CompressionError(f"{edit.tensor}: {len(edit.zero_point)} zero points for {len(edit.scale)} scales")
+        low, high = RANGES[edit.dtype]
+        zero = np.asarray(edit.zero_point, np.int64)
+        if (zero < low).any() or (zero > high).any():
+            raise CompressionError(f"{edit.tensor}: a zero point lies outside {edit.dtype}")
+        zero = zero.astype(np.uint8 if low == 0 else np.int8)
+        self._constant(f"{edit.tensor}.scale", scale if edit.axis is not None else scale[0], "float32")
+        self._constant(f"{edit.tensor}.zero_point", zero if edit.axis is not None else zero[0], edit.dtype)
+
+    def _constant(self, name: str, values: np.ndarray | np.generic, dtype: str) -> None:
+        from onnx import helper, numpy_helper
+
+        array = np.asarray(values)
+        if dtype in ("int4", "uint4"):
+            packed = helper.make_tensor(name, _tensor_type(dtype), array.shape, array.reshape(-1).tolist())
+            self.constants[name] = packed
+        else:
+            self.constants[name] = numpy_helper.from_array(np.asarray(array, dtype=dtype), name)
+
+    def _node(self, op_type: str, edit: QuantiseEdit, source: str, target: str) -> None:
+        from onnx import helper
+
+        name = f"{target}/{op_type}" if op_type == "QuantizeLinear" else f"{target}/Dequantize"
+        inputs = [source, f"{edit.tensor}.scale", f"{edit.tensor}.zero_point"]
+        node = helper.make_node(op_type, inputs, [target], name=name)
+        if edit.axis is not None:
+            node.attribute.append(helper.make_attribute("axis", edit.axis))
+        self.nodes.append(node)
+
+
+def _tensor_type(dtype: str) -> int:
+    from onnx import TensorProto
+
+    return int(getattr(TensorProto, dtype.upper()))
+
+
+def _type_name(data_type: int) -> IntegerType:
+    from onnx import TensorProto
+
+    names: dict[int, IntegerType] = {
+        TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.UINT4: "uint4", TensorProto.INT4: "int4",
+    }  # fmt: skip
+    return names[data_type]
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+    return readers
+
+
+def _eligible(node: onnx.NodeProto, constants: set[str]) -> bool:
+    """Whether the node's operands are what its integer kernel takes: activations, and constants only as weights."""
+    if node.input[0] in constants:
+        return False
+    if node.op_type in WEIGHTED_OPS:
+        plain: dict[str, float] = {
+            item.name: (item.f if item.name in ("alpha", "beta") else item.i) for item in node.attribute
+        }
+        return plain.get("alpha", 1.0) == 1.0 and plain.get("beta", 1.0) == 1.0 and plain.get("transA", 0) == 0
+    return all(value not in constants for value in node.input)
+
+
+def _channel_axis(node: onnx.NodeProto) -> int:
+    """Axis of a weight that counts the outputs: Conv (out, in, ...), Gemm (in, out) or transposed, MatMul (in, out)."""
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(item.name == "transB" and item.i for item in node.attribute)
+    return 0 if transposed else 1
+
+
+def weight_edit(
+    values: np.ndarray, tensor: str, axis: int | None, dtype: Literal["uint8", "int8"], *, reduce_range: bool = False
+) -> QuantiseEdit:
+    """Symmetric quantisation of a weight over its largest magnitude (per channel of `axis`, or per tensor).
+
+    reduce_range: 7 instead of 8 bits, for processors whose 8-bit products saturate at 16 bits when added in pairs.
+    A channel of zeros gets scale 1 / top, which represents it exactly.
+    """
+    top = 63 if reduce_range else 127
+    others = tuple(index for index in range(values.ndim) if index != axis)
+    largest = np.abs(values.astype(np.float64)).max(axis=others if axis is not None else None)
+    scale = np.where(largest > 0, largest, 1.0).reshape(-1) / top
+    zero = 128 if dtype == "uint8" else 0
+    return QuantiseEdit(
+        tensor=tensor,
+        dtype=dtype,
+        scale=tuple(float(value) for value in scale),
+        zero_point=(zero,) * len(scale),
+        axis=axis,
+    )
+
+
+def activation_edit(low: float, high: float, tensor: str, dtype: Literal["uint8", "int8"]) -> QuantiseEdit:
+    """Asymmetric quantisation of the range [low, high] widened to hold 0, which is represented exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    bottom, top = RANGES[dtype]
+    scale = (high - low) / (top - bottom) or 1.0
+    zero = int(np.clip(round(bottom - low / scale), bottom, top))
+    return QuantiseEdit(tensor=tensor, dtype=dtype, scale=(scale,), zero_point=(zero,))
+
+
+def room_for_bias(weight: QuantiseEdit, data: QuantiseEdit, bias: np.ndarray) -> QuantiseEdit:
+    """`weight` with scales raised where its int32 bias, at scale(data) * scale(weight), would not fit 31 bits.
+
+    Happens for channels whose weights are almost or exactly zero; their weights then lose resolution they do not need.
+    """
+    needed = np.abs(bias.astype(np.float64)) / (data.scale[0] * 2.0**30)
+    if weight.axis is None:
+        needed = needed.max(initial=0.0, keepdims=True)
+    scale = np.maximum(weight.scale, needed)
+    return weight.model_copy(update={"scale": tuple(float(value) for value in scale)})

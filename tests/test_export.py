@@ -1,0 +1,91 @@
+"""The exported graph computes what the network computes, and the same network gives the same bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from example_networks import NETWORKS, network
+from torch import nn
+
+from automc.errors import ExportError, ParityError
+from automc.export import check_parity, export_onnx, onnx_bytes, run_onnx
+
+ONE = torch.zeros(1, 3, 32, 32)
+
+
+def pictures(count: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, onnx.ModelProto]:
+    return {name: export_onnx(network(name), (ONE,)) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_graph_computes_what_the_network_computes_at_any_batch(
+    name: str, exported: dict[str, onnx.ModelProto]
+) -> None:
+    for count in (1, 3):
+        assert check_parity(network(name), exported[name], (pictures(count),)) < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_graph_is_standard_onnx_without_metadata(name: str, exported: dict[str, onnx.ModelProto]) -> None:
+    model = exported[name]
+    onnx.checker.check_model(model, full_check=True)
+    assert {opset.domain for opset in model.opset_import} == {""}
+    assert not model.metadata_props
+    assert not model.graph.value_info
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert [value.name for value in model.graph.input] == ["input"]
+    assert [value.name for value in model.graph.output] == ["output"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_batch_norm_is_folded_and_nodes_bear_their_modules_names(exported: dict[str, onnx.ModelProto]) -> None:
+    model = exported["residual"]
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert "BatchNormalization" not in kinds
+    assert kinds["Conv"] == 1 + 3 * 2 * 2  # stem, three stages of two blocks of two
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert [node.name for node in convolutions][:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
+    assert list(convolutions[1].input)[1:] == ["layer1.0.conv1.weight", "layer1.0.conv1.bias"]
+    assert [node.name for node in model.graph.node if node.op_type == "Gemm"] == ["linear"]
+
+
+def test_the_same_network_gives_the_same_bytes(exported: dict[str, onnx.ModelProto]) -> None:
+    assert onnx_bytes(export_onnx(network("residual"), (pictures(1),))) == onnx_bytes(exported["residual"])
+    assert onnx_bytes(export_onnx(network("residual", seed=1), (ONE,))) != onnx_bytes(exported["residual"])
+
+
+def test_the_network_is_untouched_and_training_mode_does_not_matter() -> None:
+    model = network("lenet").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    export_onnx(model, (ONE,))
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_network_the_exporter_refuses_is_an_export_error_with_its_cause() -> None:
+    class Sorts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x.mean((1, 2))[:, :1, None]).real
+
+    with pytest.raises(ExportError, match="cannot export Sorts") as caught:
+        export_onnx(Sorts(), (ONE,))
+    assert caught.value.__cause__ is not None
+
+
+def test_a_graph_that_differs_is_a_parity_error(exported: dict[str, onnx.ModelProto]) -> None:
+    with pytest.raises(ParityError, match="differs from the network"):
+        check_parity(network("lenet", seed=1), exported["lenet"], (pictures(2),))
+
+
+def test_a_wrong_number_of_inputs_is_refused(exported: dict[str, onnx.ModelProto]) -> None:
+    with pytest.raises(ValueError, match="takes 1 inputs"):
+        run_onnx(exported["lenet"], [np.zeros((1, 3, 32, 32), np.float32)] * 2)
