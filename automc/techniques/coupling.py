@@ -189,9 +189,13 @@ def _trace(
     joined, reasons = _Joined(), dict[Channel, str]()
     order = []
     for module, name in names.items():
-        if not _is_producer(module) or module not in graph.module2node:
+        if not _is_producer(module):
             continue
         order.append(name)
+        if module not in graph.module2node:
+            reasons[(name, "out", 0)] = "no gradient of the output reaches it, so its readers are unknown"
+            joined.find((name, "out", 0))
+            continue
         pruner = graph.get_pruner_of_module(module)
         width = channels(module, "out")
         for index in range(width):

@@ -84,12 +84,7 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
             block: _loss(apply_edits(model, [RemoveEdit(module=block)]), batches, context.task) - before
             for block in blocks
         }
-        doomed = {
-            block
-            for names, count in wanted
-            for block in sorted(names, key=lambda name: (effects.get(name, 0.0), blocks.index(name)))[:count]
-            if count
-        }
+        doomed = {block for names, count in wanted if count for block in sorted(names, key=effects.__getitem__)[:count]}
         return Plan(
             technique=self.name,
             edits=tuple(RemoveEdit(module=block) for block in blocks if block in doomed),

@@ -1,0 +1,152 @@
+"""Coupled channels: found in every kind of network, and slicing them is the same as zeroing them."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from example_networks import NETWORKS, network
+from torch import nn
+
+from automc.errors import CompressionError
+from automc.techniques.coupling import couple, masked_copy, removal_edits
+from automc.techniques.edits import apply_edits
+
+PICTURE = (torch.zeros(1, 3, 32, 32),)
+
+
+def roots(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    return {group.root: group.producers for group in couple(model, PICTURE).groups}
+
+
+def test_a_depthwise_network_couples_expansion_gate_and_projection() -> None:
+    assert roots(network("depthwise")) == {
+        "stem": ("stem", "blocks.0.project.0", "blocks.1.project.0"),
+        "blocks.0.expand.0": ("blocks.0.expand.0", "blocks.0.excite"),
+        "blocks.0.squeeze": ("blocks.0.squeeze",),
+        "blocks.1.expand.0": ("blocks.1.expand.0", "blocks.1.excite"),
+        "blocks.1.squeeze": ("blocks.1.squeeze",),
+        "grouped": ("grouped",),
+    }
+
+
+def test_a_grouped_convolution_keeps_its_groups_equal() -> None:
+    coupling = couple(network("depthwise"), PICTURE)
+    grouped = next(group for group in coupling.groups if group.root == "grouped")
+    # 16 outputs in 2 groups: 8 units, each a channel of both groups
+    assert [unit.members["grouped", "out"] for unit in grouped.units] == [(i, i + 8) for i in range(8)]
+    stem = next(group for group in coupling.groups if group.root == "stem")
+    assert [unit.members["grouped", "in"] for unit in stem.units] == [(i, i + 4) for i in range(4)]
+
+
+def test_a_channel_read_through_a_concatenation_is_found_at_its_offset() -> None:
+    coupling = couple(network("concat"), PICTURE)
+    second = next(group for group in coupling.groups if group.root == "second")
+    # 8 channels of `first` come before those of `second`
+    assert [unit.members["third", "in"] for unit in second.units] == [(8 + i,) for i in range(8)]
+    assert [unit.members["bn2", "out"] for unit in second.units] == [(8 + i,) for i in range(8)]
+
+
+def test_a_channel_flattened_into_a_linear_layer_is_its_whole_map() -> None:
+    coupling = couple(network("lenet"), PICTURE)
+    conv2 = next(group for group in coupling.groups if group.root == "conv2")
+    assert conv2.units[2].members["fc1", "in"] == tuple(range(2 * 16, 3 * 16))  # 4 x 4 positions a channel
+
+
+def test_of_a_transformer_only_the_mlp_width_is_offered_and_the_rest_says_why() -> None:
+    coupling = couple(network("encoder"), PICTURE)
+    assert [group.root for group in coupling.groups] == ["blocks.0.up", "blocks.1.up"]
+    assert coupling.refused["patches"] == "LayerNorm blocks.0.norm1 works across its channels"
+    assert "does not run without" in coupling.refused["blocks.0.qkv"]
+    assert "output of the network" in coupling.refused["head"]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "residual"])
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_slicing_equals_zero_masking_the_same_channels(name: str, side: str) -> None:
+    model = network(name)
+    groups = couple(model, PICTURE).groups
+    # sigmoid(0) is not 0: behind it, and behind a gate, zeroing what makes a channel leaves a constant
+    if side == "out":
+        groups = tuple(group for group in groups if name != "lenet" or group.root == "conv1")
+    noise = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for group in groups:
+        removed = {group.root: range(0, len(group.units), 3)}
+        sliced = apply_edits(model, removal_edits(model, (group,), removed))
+        masked = masked_copy(model, (group,), removed, side)
+        with torch.no_grad():
+            assert torch.allclose(sliced(noise), masked(noise), atol=1e-5), group.root
+            assert not torch.allclose(model(noise), masked(noise), atol=1e-5), group.root
+
+
+def test_a_group_whose_slice_would_change_more_than_its_channels_is_refused() -> None:
+    class MeanOverChannels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            x = self.second(x - x.mean(1, keepdim=True))
+            return self.head(x.mean((2, 3)))
+
+    coupling = couple(MeanOverChannels().eval(), PICTURE)
+    assert [group.root for group in coupling.groups] == ["second"]
+    assert coupling.refused["first"] == "slicing its channels is not the same as zeroing them"
+
+
+def test_a_shortcut_written_inside_forward_refuses_its_groups_alone() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2, 1)
+            self.project, self.head = nn.Conv2d(8, 16, 3, 1, 1), nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x).relu()
+            padded = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+            x = padded + self.project(self.inner(x).relu())
+            return self.head(x.mean((2, 3)))
+
+    coupling = couple(Functional().eval(), PICTURE)
+    assert "inner" in [group.root for group in coupling.groups]
+    assert "project" not in [group.root for group in coupling.groups]
+
+
+def test_layers_no_gradient_reaches_are_refused() -> None:
+    class Label(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x)).argmax(1)
+
+    coupling = couple(Label().eval(), (torch.zeros(1, 4),))
+    assert coupling.groups == ()
+    assert "no gradient" in coupling.refused["first"]
+
+
+def test_a_network_torch_pruning_cannot_trace_is_a_compression_error() -> None:
+    @dataclass
+    class Answer:
+        logits: torch.Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> Answer:
+            return Answer(self.second(self.first(x)))
+
+    with pytest.raises(CompressionError, match="Torch-Pruning cannot trace") as caught:
+        couple(Wrapped().eval(), (torch.zeros(1, 4),))
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = network("concat").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    couple(model, PICTURE)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
