@@ -210,10 +210,11 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class NoisePictures:
-    """`count` 3x32x32 pictures of noise with labels, the same for the same seed."""
+    """`count` 3x32x32 pictures of noise, the same for the same seed; labels are noise or a teacher's answers."""
 
     count: int = 64
     seed: int = 0
+    teacher: nn.Module | None = None
 
     @property
     def digest(self) -> str:
@@ -226,6 +227,9 @@ class NoisePictures:
         generator = torch.Generator().manual_seed(self.seed)
         pictures = torch.randn(self.count, 3, 32, 32, generator=generator)
         labels = torch.randint(10, (self.count,), generator=generator)
+        if self.teacher is not None:
+            with torch.no_grad():
+                labels = self.teacher(pictures).argmax(1)
         order = np.arange(self.count) if seed is None else np.random.default_rng(seed).permutation(self.count)
         for start in range(0, self.count, size):
             index = order[start : start + size]
@@ -259,14 +263,19 @@ def no_data() -> Examples:
 
 
 def context(
-    *, channel_multiple: int = 4, data: bool = True, cost: Callable[[nn.Module], object] | None = None, seed: int = 0
+    *,
+    channel_multiple: int = 4,
+    data: bool = True,
+    cost: Callable[[nn.Module], object] | None = None,
+    teacher: nn.Module | None = None,
+    seed: int = 0,
 ) -> PlanContext:
     """What plan may read, on noise pictures; data=False: reading the calibration split fails the test."""
     return PlanContext(
         example_inputs=(torch.zeros(1, 3, 32, 32),),
         profile=profile(channel_multiple),
         task=Classification(),
-        calibration=NoisePictures if data else no_data,
+        calibration=(lambda: NoisePictures(teacher=teacher)) if data else no_data,
         cost=cost,  # type: ignore[arg-type]
         seed=seed,
     )
