@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automc.cost.kernels import KernelGraph
+from automc.cost.kernels import KernelGraph, Precision
 from automc.errors import ConfigError, PredictorError
+from automc.profiles import Int8Facts
 
 if TYPE_CHECKING:
     import onnx
+    import torch
+    from torch import nn
 
 
 def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int = 1) -> KernelGraph:
@@ -23,6 +26,32 @@ def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int = 1) -> KernelG
     from automc.cost.lowering import lower
 
     return lower(with_batch(_loaded(model) if isinstance(model, Path) else model, batch))
+
+
+def graph_from_trace(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    precision: Precision = "fp32",
+    batch: int = 1,
+    scheme: Int8Facts | None = None,
+) -> KernelGraph:
+    """Kernels of a torch module as its exported graph would have them, without exporting it: 20 to 50 a second.
+
+    model: any device, meta included; not changed. example_inputs: as for export, their first axis becomes `batch`.
+    precision: int8 adds the quantisation pairs that `int8_ptq` would write, in `scheme` (a profile's; else uint8
+    activations and int8 weights per channel).
+    Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
+    """
+    from automc.cost.lowering import lower
+    from automc.cost.trace import traced
+
+    graph = traced(model, example_inputs, batch=batch)
+    if precision == "int8":
+        from automc.cost.quantised import quantised
+
+        graph = quantised(graph, scheme)
+    return lower(graph)
 
 
 def _loaded(path: Path) -> onnx.ModelProto:

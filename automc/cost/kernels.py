@@ -19,7 +19,8 @@ class KernelRow:
     input_shapes: of the activations it reads, in order; weights, scales and biases are in bytes_weights alone.
     Shapes, macs and bytes are those of the kernel that runs: channels-last where layout is nhwc, channels padded to
     whole blocks where it is nchwc (a stem reads its unpadded, unblocked input: fewer channels than a block).
-    bytes_in, bytes_out: 0 where the output is the input's memory (Reshape); bytes_weights: a Gather's whole table.
+    bytes_in, bytes_out: 0 where the output is the input's memory (Reshape); bytes_weights: a Gather's whole
+    table; without single numbers and shapes.
     fused: element-wise work done inside the kernel, in order (for example ("Add", "Relu")).
     kernel, stride, groups: of convolutions and pools; () and 1 elsewhere.
     """

@@ -11,10 +11,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from automc.cost.kernels import KernelGraph, KernelRow, Layout, Precision
-from automc.cost.shapes import INT64, NCHWC_DOMAIN, UINT8, Attribute, Node, Tensor, infer, infer_standard
+from automc.cost.shapes import INT64, NCHWC_DOMAIN, UINT8, Attribute, Node, Tensor, infer, infer_standard, unknown
 from automc.errors import PredictorError, UnseenOperatorError
 
 if TYPE_CHECKING:
@@ -38,21 +38,24 @@ def lower(model: onnx.ModelProto) -> KernelGraph:
     return rows_of(optimised(model))
 
 
-def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as ONNX Runtime on this host will execute it, at ORT_ENABLE_ALL, its hardware's own layout included."""
+def optimised(model: onnx.ModelProto, level: Literal["basic", "all"] = "all") -> onnx.ModelProto:
+    """The model after ONNX Runtime's own optimisation.
+
+    all: as this host will execute it, its hardware's layout included. basic: standard operators only, as exported.
+    """
     import onnx
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if level == "all" else levels.ORT_ENABLE_BASIC
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.disable_prepacking", "1")  # the graph is all that is wanted
-    with tempfile.TemporaryDirectory(prefix="automc-lower-") as folder:
-        path = Path(folder) / "optimised.onnx"
-        options.optimized_model_filepath = str(path)
+    with tempfile.NamedTemporaryFile(prefix="automc-", suffix=".onnx") as file:
+        options.optimized_model_filepath = file.name
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except state.NotImplemented as error:
@@ -62,7 +65,8 @@ def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
                 f"ONNX Runtime {ort.__version__} cannot load the model: {error}",
                 next_step="check the file with onnx.checker, then export it again",
             ) from error
-        return onnx.load(path)
+        written: onnx.ModelProto = onnx.ModelProto.FromString(file.read())
+    return written
 
 
 def rows_of(model: onnx.ModelProto) -> KernelGraph:
@@ -81,31 +85,54 @@ def rows_of(model: onnx.ModelProto) -> KernelGraph:
         raise PredictorError(f"the model's inputs {missing} have no fixed shape", next_step="export with fixed shapes")
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
     block = block_size()
-    channels_last = any(_channels_last(node_of(proto)) for proto in graph.node)
+    ordered = depth_first([node_of(proto) for proto in graph.node], [item.name for item in graph.output])
+    protos = {next(name for name in proto.output if name): proto for proto in graph.node}
+    channels_last = any(_channels_last(node) for node in ordered)
     layouts: dict[str, Layout] = {}
     rows: list[KernelRow] = []
-    nodes: list[Node] = []
-    for proto in graph.node:
-        node = node_of(proto)
+    for node in ordered:
         if any(name not in tensors for name in node.outputs if name):
-            standard = proto.domain in ("", "ai.onnx") and proto.op_type not in ("QuantizeLinear", "DequantizeLinear")
-            if standard:
-                out = infer_standard(proto, tensors, weights, opset)
-            else:
-                out = infer(node, [tensors[name] if name else None for name in node.inputs], block)
+            inputs = [tensors[name] if name else None for name in node.inputs]
+            out = infer(node, inputs, block)
+            if out is None and node.domain:
+                raise unknown(node, inputs)
+            if out is None:
+                out = infer_standard(protos[next(name for name in node.outputs if name)], tensors, weights, opset)
             for name, tensor in zip((name for name in node.outputs if name), out, strict=False):
                 tensors.setdefault(name, tensor)
         layout = _layout(node, tensors, layouts, channels_last=channels_last)
-        nodes.append(node)
         rows.append(_row(node, tensors, layout))
-    used = {name for node in nodes for name in node.inputs if name in weights}
+    used = {name for node in ordered for name in node.inputs if name in weights}
     return KernelGraph(
         rows=tuple(rows),
-        weight_bytes=sum(tensors[name].bytes for name in used if not _shape_constant(tensors[name])),
+        weight_bytes=sum(tensors[name].bytes for name in used if not _parameter(tensors[name])),
         peak_activation_bytes=peak_bytes(
-            nodes, tensors, [item.name for item in graph.input], [item.name for item in graph.output]
+            ordered, tensors, [item.name for item in graph.input], [item.name for item in graph.output]
         ),
     )
+
+
+def depth_first(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
+    """The nodes in the order in which a walk from the outputs, inputs first, completes them.
+
+    The runtime orders independent branches by chance, anew in every session; here equal graphs give equal orders.
+    """
+    producer = {name: node for node in nodes for name in node.outputs if name}
+    order: list[Node] = []
+    done: set[str] = set()
+    stack = [(producer[name], False) for name in reversed(outputs) if name in producer]
+    while stack:
+        node, complete = stack.pop()
+        key = next(name for name in node.outputs if name)
+        if key in done:
+            continue
+        if complete:
+            done.add(key)
+            order.append(node)
+            continue
+        stack.append((node, True))
+        stack.extend((producer[name], False) for name in reversed(node.inputs) if name in producer)
+    return order
 
 
 def block_size() -> int:
@@ -197,7 +224,7 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
         macs=_macs(node, tensors),
         bytes_in=0 if free else sum(tensor.bytes for tensor in moving),
         bytes_out=0 if free else sum(tensor.bytes for tensor in outputs),
-        bytes_weights=sum(tensor.bytes for tensor in fixed if not _shape_constant(tensor)),
+        bytes_weights=sum(tensor.bytes for tensor in fixed if not _parameter(tensor)),
         kernel=kernel if spatial else (),
         stride=(node.ints("strides") or (1,) * len(kernel)) if spatial else (),
         dilation=(node.ints("dilations") or (1,) * len(kernel)) if spatial else (),
@@ -213,9 +240,9 @@ def _fused(node: Node) -> tuple[str, ...]:
     return (*residual, activation) if activation else residual
 
 
-def _shape_constant(tensor: Tensor) -> bool:
-    """Whether an initialiser holds a shape, axes or positions rather than weights."""
-    return tensor.dtype == INT64 and len(tensor.shape) <= 1
+def _parameter(tensor: Tensor) -> bool:
+    """Whether an initialiser is a parameter of its operator rather than weights: a single number, a shape, axes."""
+    return tensor.elements == 1 or (tensor.dtype == INT64 and len(tensor.shape) <= 1)
 
 
 _MATRIX_PRODUCTS = frozenset({

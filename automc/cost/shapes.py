@@ -6,7 +6,7 @@ tensors, 8-bit tensors) have to be inferred here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -107,78 +107,142 @@ def windows(extents: Sequence[int], kernel: Sequence[int], node: Node, *, ceil_m
     return tuple(out)
 
 
-def infer(node: Node, inputs: Sequence[Tensor | None], block: int) -> tuple[Tensor, ...]:
-    """Outputs of an operator outside the ONNX standard. inputs: None where an optional one is left out.
+Inputs = Sequence[Tensor | None]
+"""Tensors of a node's inputs; None where an optional one is left out."""
+Rule = Callable[[Node, Inputs, int], "tuple[Tensor, ...]"]
 
-    block: channels per block of the runtime's blocked layout. Raises UnseenOperatorError (operator, shapes) on an
-    operator it does not know.
+
+def infer(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...] | None:
+    """Outputs of an operator by the rules of this file; None where it has none for it.
+
+    block: channels per block of the runtime's blocked layout.
     """
-    op = node.op
-    first = inputs[0] if inputs else None
-    if first is not None and op == "ReorderInput":
-        shape = first.shape
-        if node.int("channels_last"):
-            shape = (shape[0], shape[-1], *shape[1:-1])
-        return (Tensor((shape[0], -(-shape[1] // block) * block, *shape[2:]), first.dtype),)
-    if first is not None and op == "ReorderOutput":
-        batch, _, *spatial = first.shape
-        channels = node.int("channels")
-        shape = (batch, *spatial, channels) if node.int("channels_last") else (batch, channels, *spatial)
-        return (Tensor(shape, first.dtype),)
-    if first is not None and op in _CONVOLUTIONS:
-        weights = inputs[_CONVOLUTIONS[op]]
-        if weights is not None:
-            nhwc = bool(node.int("channels_last")) or op == "NhwcFusedConv"
-            spatial_in = first.shape[1:-1] if nhwc else first.shape[2:]
-            spatial_out = windows(spatial_in, weights.shape[2:], node)
-            out = (*spatial_out, weights.shape[0]) if nhwc else (weights.shape[0], *spatial_out)
-            return (Tensor((first.shape[0], *out), first.dtype),)
-    if first is not None and op in _POOLS:
-        nhwc = bool(node.int("channels_last")) or op == "NhwcMaxPool"
-        channels = first.shape[-1] if nhwc else first.shape[1]
-        spatial_in = first.shape[1:-1] if nhwc else first.shape[2:]
-        whole = "Global" in op
-        kernel = node.ints("kernel_shape")
-        ceil_mode = bool(node.int("ceil_mode"))
-        spatial_out = (1,) * len(spatial_in) if whole else windows(spatial_in, kernel, node, ceil_mode=ceil_mode)
-        out = (*spatial_out, channels) if nhwc else (channels, *spatial_out)
-        return (Tensor((first.shape[0], *out), first.dtype),)
-    if first is not None and op in _PAIRS:
-        second = inputs[_PAIRS[op]]
-        if second is not None:
-            return (Tensor(broadcast((first.shape, second.shape)), first.dtype),)
-    if first is not None and op in _SAME:
-        return (Tensor(first.shape, first.dtype), *(Tensor((), FLOAT) for _ in node.outputs[1:]))
-    if first is not None and op in ("QuantizeLinear", "DequantizeLinear"):
-        zero = inputs[2] if len(inputs) > 2 else None
-        return (Tensor(first.shape, FLOAT if op[0] == "D" else zero.dtype if zero is not None else UINT8),)
-    if op == "QLinearConcat":
-        parts = [part for part in inputs[2::3] if part is not None]
-        axis = node.int("axis") % len(parts[0].shape)
-        total = sum(part.shape[axis] for part in parts)
-        shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
-        return (Tensor(shape, parts[0].dtype),)
-    if first is not None and op in _GEMMS:
-        weights = inputs[_GEMMS[op]]
-        if weights is not None:
-            rows = first.shape[1] if node.int("transA") else first.shape[0]
-            columns = weights.shape[0] if node.int("transB") else weights.shape[1]
-            output = inputs[7] if op == "QGemm" and len(inputs) > 7 else None
-            quantised = op != "QGemm" or output is not None
-            return (Tensor((rows, columns), first.dtype if quantised else FLOAT),)
-    if first is not None and op == "MatMulNBits":
-        return (Tensor((*first.shape[:-1], node.int("N")), first.dtype),)
-    if first is not None and op in _MATMULS:
-        second = inputs[_MATMULS[op]]
-        if second is not None:
-            dtype = first.dtype if op in ("QLinearMatMul", "FusedMatMul") else FLOAT
-            return (Tensor(matmul_shape(node, first.shape, second.shape), dtype),)
+    rule = _RULES.get(node.op)
+    return None if rule is None else rule(node, inputs, block)
+
+
+def unknown(node: Node, inputs: Inputs) -> UnseenOperatorError:
     shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs if tensor is not None and not tensor.constant)
-    raise UnseenOperatorError(
-        f"operator {node.domain or 'ai.onnx'}.{op} (node {node.name!r}, inputs {shapes or 'none'}): "
+    return UnseenOperatorError(
+        f"operator {node.domain or 'ai.onnx'}.{node.op} (node {node.name!r}, inputs {shapes or 'none'}): "
         "its output shape is not known",
         next_step="give the model fixed input shapes, or leave the operator out",
     )
+
+
+def _given(node: Node, inputs: Inputs, index: int = 0) -> Tensor:
+    tensor = inputs[index] if len(inputs) > index else None
+    if tensor is None:
+        raise unknown(node, inputs)
+    return tensor
+
+
+def _reorder_input(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    shape = first.shape
+    if node.int("channels_last"):
+        shape = (shape[0], shape[-1], *shape[1:-1])
+    return (Tensor((shape[0], -(-shape[1] // block) * block, *shape[2:]), first.dtype),)
+
+
+def _reorder_output(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    batch, _, *spatial = first.shape
+    channels = node.int("channels")
+    shape = (batch, *spatial, channels) if node.int("channels_last") else (batch, channels, *spatial)
+    return (Tensor(shape, first.dtype),)
+
+
+def _convolution(weights_at: int) -> Rule:
+    def rule(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+        first, weights = _given(node, inputs), _given(node, inputs, weights_at)
+        nhwc = bool(node.int("channels_last")) or node.op == "NhwcFusedConv"
+        spatial = windows(first.shape[1:-1] if nhwc else first.shape[2:], weights.shape[2:], node)
+        channels = weights.shape[0]
+        return (Tensor((first.shape[0], *((*spatial, channels) if nhwc else (channels, *spatial))), first.dtype),)
+
+    return rule
+
+
+def _pool(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    nhwc = bool(node.int("channels_last")) or node.op == "NhwcMaxPool"
+    channels = first.shape[-1] if nhwc else first.shape[1]
+    extents = first.shape[1:-1] if nhwc else first.shape[2:]
+    if "Global" in node.op:
+        spatial: tuple[int, ...] = (1,) * len(extents)
+    else:
+        spatial = windows(extents, node.ints("kernel_shape"), node, ceil_mode=bool(node.int("ceil_mode")))
+    pooled = Tensor((first.shape[0], *((*spatial, channels) if nhwc else (channels, *spatial))), first.dtype)
+    return (pooled, Tensor(pooled.shape, INT64))[: len(node.outputs)]
+
+
+def _elementwise(*operands: int) -> Rule:
+    def rule(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+        given = [_given(node, inputs, index) for index in operands]
+        return (Tensor(broadcast([tensor.shape for tensor in given]), given[0].dtype),)
+
+    return rule
+
+
+def _same(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    return (Tensor(first.shape, first.dtype),)
+
+
+def _normalisation(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    """Mean and deviation, which a training runtime asks for, are absent at inference; the fourth is the sum."""
+    first = _given(node, inputs)
+    return (Tensor(first.shape, first.dtype),) * len(node.outputs)
+
+
+def _quantise(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    zero_point = inputs[2] if len(inputs) > 2 else None
+    return (Tensor(_given(node, inputs).shape, UINT8 if zero_point is None else zero_point.dtype),)
+
+
+def _dequantise(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    return (Tensor(_given(node, inputs).shape, _given(node, inputs, 1).dtype),)
+
+
+def _concatenate(first_at: int, step: int) -> Rule:
+    def rule(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+        parts = [_given(node, inputs, index) for index in range(first_at, len(inputs), step)]
+        axis = node.int("axis") % len(parts[0].shape)
+        total = sum(part.shape[axis] for part in parts)
+        return (Tensor((*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :]), parts[0].dtype),)
+
+    return rule
+
+
+def _transpose(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    perm = node.ints("perm") or tuple(reversed(range(len(first.shape))))
+    return (Tensor(tuple(first.shape[axis] for axis in perm), first.dtype),)
+
+
+def _gemm(weights_at: int) -> Rule:
+    def rule(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+        first, weights = _given(node, inputs), _given(node, inputs, weights_at)
+        rows = first.shape[1] if node.int("transA") else first.shape[0]
+        columns = weights.shape[0] if node.int("transB") else weights.shape[1]
+        to_float = node.op == "QGemm" and (len(inputs) < 8 or inputs[7] is None)  # no output scale
+        return (Tensor((rows, columns), FLOAT if to_float else first.dtype),)
+
+    return rule
+
+
+def _matmul(right_at: int, dtype: int | None = None) -> Rule:
+    def rule(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+        first, second = _given(node, inputs), _given(node, inputs, right_at)
+        return (Tensor(matmul_shape(node, first.shape, second.shape), first.dtype if dtype is None else dtype),)
+
+    return rule
+
+
+def _matmul_n_bits(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    return (Tensor((*first.shape[:-1], node.int("N")), first.dtype),)
 
 
 def matmul_shape(node: Node, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
@@ -191,20 +255,29 @@ def matmul_shape(node: Node, left: tuple[int, ...], right: tuple[int, ...]) -> t
     return (*batch, *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
 
 
-_CONVOLUTIONS: Mapping[str, int] = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "QLinearConv": 3}
-_POOLS = frozenset({
-    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "NhwcMaxPool", "QLinearAveragePool",
-    "QLinearGlobalAveragePool",
-})  # fmt: skip
-_PAIRS: Mapping[str, int] = {"QLinearAdd": 3, "QLinearMul": 3}
-_SAME = frozenset({
-    "BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SimplifiedLayerNormalization",
-    "SkipSimplifiedLayerNormalization", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "BiasSoftmax",
-})  # fmt: skip
-_GEMMS: Mapping[str, int] = {"FusedGemm": 1, "QGemm": 3}
-_MATMULS: Mapping[str, int] = {
-    "FusedMatMul": 1, "FusedMatMulActivation": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1,
-    "QLinearMatMul": 3,
+_RULES: Mapping[str, Rule] = {
+    "ReorderInput": _reorder_input, "ReorderOutput": _reorder_output,
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv"), _convolution(1)), "QLinearConv": _convolution(3),
+    **dict.fromkeys((
+        "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "NhwcMaxPool", "QLinearAveragePool",
+        "QLinearGlobalAveragePool",
+    ), _pool),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow"), _elementwise(0, 1)),
+    **dict.fromkeys(("QLinearAdd", "QLinearMul"), _elementwise(0, 3)),
+    **dict.fromkeys((
+        "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Sqrt", "LeakyRelu", "Elu", "Softmax",
+        "Gelu", "BiasGelu", "FastGelu", "QuickGelu", "BiasSoftmax", "QLinearSigmoid", "QLinearLeakyRelu",
+        "QLinearSoftmax",
+    ), _same),
+    **dict.fromkeys((
+        "LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    ), _normalisation),
+    "QuantizeLinear": _quantise, "DequantizeLinear": _dequantise, "Concat": _concatenate(0, 1),
+    "QLinearConcat": _concatenate(2, 3), "Transpose": _transpose, "Gemm": _gemm(1), "FusedGemm": _gemm(1),
+    "QGemm": _gemm(3), "MatMul": _matmul(1), "FusedMatMul": _matmul(1), "FusedMatMulActivation": _matmul(1),
+    "QLinearMatMul": _matmul(3), "MatMulInteger": _matmul(1, INT32), "MatMulIntegerToFloat": _matmul(1, FLOAT),
+    "DynamicQuantizeMatMul": _matmul(1, FLOAT), "MatMulNBits": _matmul_n_bits,
 }  # fmt: skip
 
 

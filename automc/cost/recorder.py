@@ -1,0 +1,215 @@
+"""What a trace writes into: an ONNX graph with initialisers of the right shape and type, and made-up values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from automc.errors import UnseenOperatorError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20
+IR_VERSION = 10
+
+ONNX_TYPES: Mapping[torch.dtype, int] = {
+    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int32: 6, torch.int64: 7, torch.bool: 9, torch.float64: 11,
+}  # fmt: skip
+
+AttributeValue = int | float | str | Sequence[int]
+
+
+class Recorder:
+    """Tensors are known by identity: a recorded one is an activation, any other a weight. All are kept alive."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        """names: id of a parameter or buffer to its qualified name."""
+        self._names = dict(names)
+        self._values: dict[int, str] = {}
+        self._stale: dict[int, str] = {}
+        self._roots: dict[int, int] = {}
+        self._weights: dict[str, tuple[tuple[int, ...], int]] = {}
+        self._literals: dict[tuple[object, ...], str] = {}
+        self._literal_protos: list[onnx.TensorProto] = []
+        self._kept: list[torch.Tensor] = []
+        self._twins: dict[int, torch.Tensor] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._types: dict[str, torch.dtype] = {}
+        self._used: set[str] = set()
+
+    def is_activation(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._values
+
+    def declare(self, tensor: torch.Tensor, name: str) -> None:
+        """`tensor` is from now on the activation `name`."""
+        self._kept.append(tensor)
+        self._values[id(tensor)] = name
+        self._types[name] = tensor.dtype
+
+    def on_meta(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` itself, or its shape on the meta device: weights never take part in a trace."""
+        if tensor.device.type == "meta":
+            return tensor
+        twin = self._twins.get(id(tensor))
+        if twin is None:
+            twin = torch.empty_like(tensor, device="meta")
+            self._twins[id(tensor)] = twin
+            self._kept += [tensor, twin]
+            if id(tensor) in self._names:
+                self._names[id(twin)] = self._names[id(tensor)]
+        return twin
+
+    def weight_name(self, tensor: torch.Tensor) -> str | None:
+        """Qualified name of the parameter `tensor` is; None for one computed on the way."""
+        return self._names.get(id(tensor))
+
+    def name(self, tensor: torch.Tensor) -> str:
+        """Name of an activation; any other tensor becomes an initialiser of its shape."""
+        known = self._values.get(id(tensor))
+        if known is not None:
+            return known
+        if id(tensor) in self._stale:
+            raise UnseenOperatorError(
+                f"a tensor of shape {list(tensor.shape)} is read after {self._stale[id(tensor)]} wrote into its memory"
+            )
+        name = self._names.get(id(tensor)) or f"constant_{id(tensor)}"
+        if name not in self._weights:
+            self._kept.append(tensor)
+            self.weight(name, tuple(tensor.shape), _onnx_type(tensor.dtype))
+        return name
+
+    def weight(self, name: str, shape: tuple[int, ...], dtype: int = 1) -> str:
+        """An initialiser of that shape; its values are made up."""
+        self._weights[name] = (shape, dtype)
+        return name
+
+    def literal(self, values: float | Sequence[int] | Sequence[float], dtype: torch.dtype = torch.int64) -> str:
+        """An initialiser whose values count: a shape, axes, a bound. Scalars are rank 0."""
+        from onnx import helper
+
+        flat = tuple(values) if isinstance(values, Sequence) else (values,)
+        key = (isinstance(values, Sequence), flat, dtype)
+        if key not in self._literals:
+            name = f"literal_{len(self._literals)}"
+            dims = [len(flat)] if isinstance(values, Sequence) else []
+            self._literal_protos.append(helper.make_tensor(name, _onnx_type(dtype), dims, flat))
+            self._literals[key] = name
+        return self._literals[key]
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        output: torch.Tensor | Sequence[torch.Tensor],
+        name: str = "",
+        /,
+        **attributes: AttributeValue,
+    ) -> None:
+        """One operator; `output` becomes an activation (again, where it was written in place)."""
+        outputs = [output] if isinstance(output, torch.Tensor) else list(output)
+        names = self.node(op, inputs, len(outputs), name, **attributes)
+        for tensor, value in zip(outputs, names, strict=True):
+            self.declare(tensor, value)
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: int = 1,
+        name: str = "",
+        /,
+        **attributes: AttributeValue,
+    ) -> list[str]:
+        """One operator with values that no torch tensor stands for; returns their names."""
+        from onnx import helper
+
+        label = name if name and name not in self._used else f"{name or op}_{len(self._nodes)}"
+        self._used.add(label)
+        values = [f"{label}:{index}" for index in range(outputs)]
+        proto = helper.make_node(op, inputs, values, name=label)
+        for key, value in attributes.items():
+            _attribute(proto, key, value)
+        self._nodes.append(proto)
+        return values
+
+    def same(self, output: torch.Tensor, source: torch.Tensor) -> None:
+        """`output` holds what `source` holds (a view that changes nothing, a copy)."""
+        self.declare(output, self.name(source))
+
+    def view(self, output: torch.Tensor, source: torch.Tensor) -> None:
+        """`output` shares memory with `source`: a later write into one is seen by the other."""
+        self._roots[id(output)] = self._roots.get(id(source), id(source))
+
+    def written(self, tensor: torch.Tensor, op: str) -> None:
+        """`tensor` was written in place: whatever shares its memory holds something this trace does not follow."""
+        root = self._roots.get(id(tensor), id(tensor))
+        for other in [key for key in self._values if self._roots.get(key, key) == root and key != id(tensor)]:
+            del self._values[other]
+            self._stale[other] = op
+
+    def model(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> onnx.ModelProto:
+        """The recorded graph, without what no output depends on."""
+        from onnx import helper
+
+        out_names = [self.name(tensor) for tensor in outputs]
+        needed = set(out_names)
+        nodes = []
+        for node in reversed(self._nodes):
+            if any(name in needed for name in node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        nodes.reverse()
+        given = [
+            helper.make_tensor_value_info(f"input_{index}", _onnx_type(tensor.dtype), list(tensor.shape))
+            for index, tensor in enumerate(inputs)
+        ]
+        made = [
+            helper.make_tensor_value_info(name, _onnx_type(tensor.dtype), list(tensor.shape))
+            for name, tensor in zip(out_names, outputs, strict=True)
+        ]
+        weights = [
+            _made_up(name, shape, dtype, index)
+            for index, (name, (shape, dtype)) in enumerate(self._weights.items())
+            if name in needed
+        ]
+        weights += [item for item in self._literal_protos if item.name in needed]
+        graph = helper.make_graph(nodes, "trace", given, made, weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _attribute(node: onnx.NodeProto, name: str, value: AttributeValue) -> None:
+    from onnx import AttributeProto
+
+    item = node.attribute.add(name=name)
+    if isinstance(value, int):
+        item.type, item.i = AttributeProto.INT, value
+    elif isinstance(value, float):
+        item.type, item.f = AttributeProto.FLOAT, value
+    elif isinstance(value, str):
+        item.type, item.s = AttributeProto.STRING, value.encode()
+    else:
+        item.type = AttributeProto.INTS
+        item.ints.extend(value)
+
+
+def _onnx_type(dtype: torch.dtype) -> int:
+    kind = ONNX_TYPES.get(dtype)
+    if kind is None:
+        raise UnseenOperatorError(f"tensors of {dtype} are not known to the cost model")
+    return kind
+
+
+def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.TensorProto:
+    """Distinct values per initialiser: equal ones would be merged, zeros and ones optimised away."""
+    import numpy as np
+    import onnx
+    from onnx import helper
+
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    value = 0.25 + index / 1024 if np.issubdtype(kind, np.floating) else 1 + index % 100
+    proto = onnx.TensorProto(name=name, data_type=dtype, dims=shape)
+    proto.raw_data = np.full(shape, value, dtype=kind).tobytes()
+    return proto

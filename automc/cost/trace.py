@@ -1,0 +1,138 @@
+"""An op-level ONNX graph from a torch module without exporting it: shapes alone, on the meta device, in milliseconds.
+
+The module runs once on meta tensors under two modes. Functions that export as one operator but dissolve inside torch
+(linear, matmul, attention, convolution, batch normalisation) are caught as they are called; everything else is caught
+as the aten operators it becomes. Each is written down in the vocabulary and in the form of the exported graph.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from automc.cost.aten import quick_result, record_call
+from automc.cost.functions import FUNCTIONS
+from automc.cost.recorder import Recorder
+from automc.errors import UnseenOperatorError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch: int = 1) -> onnx.ModelProto:
+    """The module's inference graph in ONNX operators; initialisers have the right shape and type, made-up values.
+
+    example_inputs: as for export, on any device; only their types and shapes are used, the first axis becomes `batch`.
+    The module may be on the meta device, in training mode or not; it is neither changed nor copied with its weights.
+    Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
+    """
+    network = _inference_copy(model) if any(module.training for module in model.modules()) else model
+    names = {id(tensor): name for name, tensor in network.named_parameters(remove_duplicate=False)}
+    names |= {id(tensor): name for name, tensor in network.named_buffers(remove_duplicate=False)}
+    recorder = Recorder(names)
+    inputs = tuple(
+        torch.empty((batch, *tensor.shape[1:]), dtype=tensor.dtype, device="meta") for tensor in example_inputs
+    )
+    for index, tensor in enumerate(inputs):
+        recorder.declare(tensor, f"input_{index}")
+    with torch.no_grad(), _Operators(recorder), _Functions(recorder):
+        result = network(*inputs)
+    return recorder.model(inputs, _tensors(result))
+
+
+class _Functions(TorchFunctionMode):
+    """Catches the calls that must not dissolve."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        handler = FUNCTIONS.get(func)
+        if handler is not None:
+            made = handler(self._recorder, args, kwargs or {})
+            if made is not None:
+                return made
+        return func(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Catches every aten operator."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._recorder = recorder
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        recorder = self._recorder
+        keywords = dict(kwargs or {})
+        seen = [item for item in _flat((*args, *keywords.values())) if isinstance(item, torch.Tensor)]
+        if any(tensor.device.type != "meta" for tensor in seen):
+            args = tuple(_mapped(recorder, item) for item in args)
+            keywords = {key: _mapped(recorder, item) for key, item in keywords.items()}
+        if "device" in keywords and not seen:
+            keywords["device"] = torch.device("meta")
+        result = quick_result(func, args)
+        if result is None:
+            result = func(*args, **keywords)
+        if any(recorder.is_activation(tensor) for tensor in _flat(args) if isinstance(tensor, torch.Tensor)):
+            record_call(recorder, func, args, keywords, result)
+        return result
+
+
+def _flat(values: Sequence[object]) -> list[object]:
+    """The values, with those of lists and tuples among them."""
+    out: list[object] = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            out.extend(value)
+        else:
+            out.append(value)
+    return out
+
+
+def _mapped(recorder: Recorder, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return recorder.on_meta(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(recorder, item) for item in value)
+    return value
+
+
+def _inference_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose parameters and buffers are shapes on the meta device; no weight is copied."""
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo).eval()
+
+
+def _tensors(result: object) -> list[torch.Tensor]:
+    """Tensors of a forward's result, in order. Raises UnseenOperatorError where there are none."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    parts = list(result.values()) if isinstance(result, Mapping) else result
+    found = [item for item in parts if isinstance(item, torch.Tensor)] if isinstance(parts, list | tuple) else []
+    if not found:
+        raise UnseenOperatorError(f"the network returns {type(result).__name__}, in which no tensor was found")
+    return found
