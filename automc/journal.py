@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import JsonValue
 
@@ -22,11 +23,11 @@ class Journal:
         """Raises RunError naming the line where the file is damaged before its last line."""
         self.path = path
         self.events: list[dict[str, JsonValue]] = []
-        sound = self._read() if path.exists() else 0
-        self._file: BinaryIO | None = None
+        self._size = self._read() if path.exists() else 0
+        self._file: FileIO | None = None
         if writable:
-            self._file = path.open("ab")
-            self._file.truncate(sound)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(self._size)
 
     def append(self, event: str, **body: JsonValue) -> None:
         """Add one event and return when it is on disk. Raises RunError (disk full, read-only), nothing earlier lost."""
@@ -35,17 +36,17 @@ class Journal:
         record: dict[str, JsonValue] = {"event": event, **body}
         text = canonical_json(record)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
-        start = self._file.tell()
         try:
-            self._file.write(line)
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
-            os.truncate(self.path, start)
+            os.truncate(self.path, self._size)
             raise RunError(
                 f"{self.path}: cannot be written: {error.strerror}",
                 next_step=f"make room, then: automc resume {self.path.parent}",
             ) from error
+        self._size += len(line)
         self.events.append(json.loads(text))
 
     def of(self, event: str) -> Iterator[dict[str, JsonValue]]:

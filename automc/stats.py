@@ -18,8 +18,9 @@ def mean_figure(scores: np.ndarray, *, rung: int | None, split: str) -> Figure:
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    n, mean = len(scores), float(scores.mean())
-    if n == 0 or math.isnan(mean):
+    n = len(scores)
+    mean = float(scores.mean()) if n else math.nan
+    if math.isnan(mean):
         raise ValueError("no samples, or a score is NaN: a missing score is a failed trial, not a bad one")
     if bool(((scores == 0) | (scores == 1)).all()):
         centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)

@@ -16,7 +16,7 @@ from automc.pareto import non_dominated
 from automc.run import FrontPoint, Run
 from automc.search.choice import choose
 from automc.search.fidelity import distinct, objectives_of
-from automc.search.finalists import points_of, remeasure, select, test_once, with_drop
+from automc.search.finalists import points_of, remeasure, score_test_split, select, with_drop
 from automc.search.progress import Progress, Watcher
 from automc.search.provenance import write_provenance
 from automc.trial import Figure, Metric, Trial
@@ -45,7 +45,7 @@ def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
         top = [with_drop(run, trial, reference) for trial in ended.rungs[-1].values()]
         finalists = select(ended, top, run.config)
         timings = remeasure(run, evaluator, finalists, reference, watch)
-        tested = test_once(run, evaluator, finalists, reference, watch)
+        tested = score_test_split(run, evaluator, finalists, reference, watch)
         points = points_of(ended, finalists, timings, tested, run.config)
     infeasible = None
     try:
@@ -60,7 +60,7 @@ def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
         _bundle_chosen(run, next(point for point in points if point.chosen), evaluator)
     if evaluator is not None:
         watch(Progress("bundling", "writing report.html"))
-        write_report(run, prepared, ended, points)
+        write_report(run, evaluator, ended, points)
     if infeasible is not None:
         raise infeasible
     picked = next(point for point in points if point.chosen).trial.candidate.id

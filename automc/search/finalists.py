@@ -95,7 +95,7 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_once(
+def score_test_split(
     run: Run, evaluator: Evaluator, finalists: Sequence[Trial], reference: Trial, watch: Watcher
 ) -> dict[str, dict[str, Figure]]:
     """Accuracy and paired drop of every finalist on the test split, which is read here and nowhere else."""
@@ -138,7 +138,7 @@ def points_of(
     drafts = []
     for trial in finalists:
         timing = timings[trial.candidate.id]
-        figures: dict[str, Figure] = dict(trial.figures or {})
+        figures: dict[str, Figure] = {str(name): figure for name, figure in (trial.figures or {}).items()}
         figures["predicted_latency_ms"] = figures["latency_ms"]
         figures["latency_ms"] = _measured(timing["p10_ms"], min(timing["passes_ms"]), max(timing["passes_ms"]), timing)
         figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)

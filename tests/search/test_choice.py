@@ -1,0 +1,77 @@
+"""Constraints in three values, the declared rule, and what is said when nothing meets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from automc.candidate import Candidate, Step
+from automc.config import Constraints
+from automc.constraints import Limit, Verdict
+from automc.errors import ConfigError, InfeasibleSearchError
+from automc.run import FrontPoint
+from automc.search.choice import choose
+from automc.trial import Figure, Trial
+
+
+def point(name: str, *, accuracy: float, latency: float, drop: float, size: float = 100.0) -> FrontPoint:
+    figures = {
+        "accuracy": Figure(accuracy, accuracy, accuracy, "fraction", "measured", n=10),
+        "drop_points": Figure(drop, drop - 1, drop + 1, "points", "measured", n=10),
+        "latency_ms": Figure(latency, latency, latency, "ms", "measured", n=10),
+        "size_bytes": Figure(size, size, size, "bytes", "measured", n=1),
+    }
+    trial = Trial(Candidate((Step.of(name),)), 2, 0, figures=figures)  # type: ignore[arg-type]
+    return FrontPoint(trial, None, True, False, figures)
+
+
+ACCURATE = point("a", accuracy=0.95, latency=4.0, drop=0.0)
+MIDDLE = point("b", accuracy=0.945, latency=2.0, drop=0.5)
+FAST = point("c", accuracy=0.90, latency=1.0, drop=5.0)
+
+
+def test_a_limit_is_met_broken_or_unknown() -> None:
+    limit = Limit("latency_ms", 2.0)
+    assert limit.judge(MIDDLE.figures["latency_ms"]) is Verdict.MET
+    assert limit.judge(ACCURATE.figures["latency_ms"]) is Verdict.BROKEN
+    assert limit.judge(None) is Verdict.UNKNOWN
+
+
+def test_only_a_whole_interval_beyond_the_limit_is_certainly_broken() -> None:
+    limit = Limit("drop_points", 1.0)
+    assert not limit.certainly_broken(Figure(1.5, 0.9, 2.1, "points", "predicted"))
+    assert limit.certainly_broken(Figure(2.0, 1.1, 2.9, "points", "predicted"))
+
+
+def test_the_fastest_within_the_drop_is_chosen_by_the_point_estimate() -> None:
+    assert choose([ACCURATE, MIDDLE, FAST], "fastest", Constraints(max_drop_points=0.5)) is MIDDLE
+    assert choose([ACCURATE, MIDDLE, FAST], "fastest", Constraints()) is FAST
+    assert choose([ACCURATE, MIDDLE, FAST], "most_accurate", Constraints()) is ACCURATE
+
+
+def test_the_knee_lies_nearest_to_the_best_of_both() -> None:
+    # scaled (latency, loss): a (1, 0), b (1/3, 0.1), c (0, 1): squared distances 1, 0.121, 1
+    assert choose([ACCURATE, MIDDLE, FAST], "knee", Constraints()) is MIDDLE
+
+
+def test_an_id_chooses_itself_whatever_the_limits() -> None:
+    assert choose([ACCURATE, FAST], FAST.trial.candidate.id, Constraints(max_drop_points=0.1)) is FAST
+
+
+def test_an_unknown_figure_never_meets_a_limit() -> None:
+    with pytest.raises(InfeasibleSearchError, match="energy_mj"):
+        choose([MIDDLE], "fastest", Constraints(max_energy_mj=1.0))
+
+
+def test_nothing_feasible_names_the_binding_limit_by_how_much_and_the_closest() -> None:
+    with pytest.raises(InfeasibleSearchError) as caught:
+        choose([ACCURATE, MIDDLE], "fastest", Constraints(max_latency_ms=1.5))
+    message = str(caught.value)
+    assert "latency_ms <= 1.5" in message
+    assert "0.5 too much" in message  # 2.0 - 1.5
+    assert MIDDLE.trial.candidate.id in message
+    assert caught.value.exit_code == 3
+
+
+def test_a_rule_nobody_knows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="quickest"):
+        choose([MIDDLE], "quickest", Constraints())

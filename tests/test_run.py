@@ -1,0 +1,78 @@
+"""A run directory has one writer, keeps artifacts by their content and refuses to be mixed with another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from automc.config import SearchConfig
+from automc.errors import RunError
+from automc.run import LOCK, ArtifactStore, Run
+
+
+def test_a_second_run_into_the_same_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", SearchConfig(), data_root=None).close()
+    with pytest.raises(RunError, match="holds a run already") as caught:
+        Run.create(tmp_path / "r", SearchConfig(), data_root=None)
+    assert "automc resume" in str(caught.value)
+
+
+def test_a_folder_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(RunError):
+        Run.create(tmp_path, SearchConfig(), data_root=None)
+    assert (tmp_path / "thesis.txt").read_text() == "dear"
+
+
+def test_two_writers_cannot_hold_one_run(tmp_path: Path) -> None:
+    with (
+        Run.create(tmp_path / "r", SearchConfig(), data_root=None),
+        pytest.raises(RunError, match="another process is running it"),
+    ):
+        Run.open(tmp_path / "r", writable=True)
+    Run.open(tmp_path / "r", writable=True).close()
+
+
+def test_config_and_locked_digests_come_back(tmp_path: Path) -> None:
+    config = SearchConfig(name="mine")
+    with Run.create(tmp_path / "r", config, data_root=tmp_path) as run:
+        run.lock_in("digests", {"train": "ab"})
+    again = Run.open(tmp_path / "r")
+    assert again.config == config
+    assert again.data_root == tmp_path.resolve()
+    assert again.lock["digests"] == {"train": "ab"}
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run"):
+        Run.open(tmp_path)
+
+
+def test_a_damaged_lock_file_is_named(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", SearchConfig(), data_root=None).close()
+    (tmp_path / "r" / LOCK).write_text("name: [")
+    with pytest.raises(RunError, match=LOCK):
+        Run.open(tmp_path / "r")
+
+
+def test_the_front_of_a_run_that_has_not_ended_says_how_to_go_on(tmp_path: Path) -> None:
+    with (
+        Run.create(tmp_path / "r", SearchConfig(), data_root=None) as run,
+        pytest.raises(RunError, match="has not ended") as caught,
+    ):
+        run.front()
+    assert caught.value.next_step == f"automc resume {tmp_path / 'r'}"
+
+
+def test_an_artifact_is_stored_once_and_checked_on_reading(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    name = store.put(b"weights")
+    assert store.put(b"weights") == name
+    assert store.get(name) == b"weights"
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [name]
+    (tmp_path / "artifacts" / name).write_bytes(b"Weights")
+    with pytest.raises(RunError, match="damaged"):
+        store.get(name)
+    with pytest.raises(RunError, match="missing"):
+        store.get("0" * 64)
