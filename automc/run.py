@@ -153,6 +153,13 @@ class Run:
         """Every finished trial in the order of completion."""
         return [Trial.from_json(_mapping(record["trial"])) for record in self.journal.of("trial")]
 
+    def latest_trial(self) -> Trial:
+        """The trial journalled last, as a resumed run would read it."""
+        record = self.journal.last("trial")
+        if record is None:
+            raise RunError(f"{self.folder}: no trial yet")
+        return Trial.from_json(_mapping(record["trial"]))
+
     @property
     def finished(self) -> bool:
         return self.journal.last("end") is not None

@@ -48,7 +48,7 @@ class Conductor:
                 raise RunError(f"{self.run.folder}: trial {key} was never submitted")
             job, trial, _ = self._executor.next()
             self.run.journal.append("trial", trial=trial.to_json())
-            # Decide on what was written, not on what came: a resumed run reads floats at 12 digits, so this one must too.
+            # Decide on what was written, not on what came: a resumed run reads 12 digits of a float, so this one must.
             trial = self.run.latest_trial()
             self.trials[job.key] = trial
             self._busy.discard(job.key)
