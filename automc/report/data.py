@@ -1,0 +1,225 @@
+"""What a report shows, and what can be said of it in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from automc.candidate import Candidate, Step
+from automc.constraints import Limit, Verdict
+from automc.cost.predictor import KernelCost
+from automc.profiles import HardwareProfile
+from automc.run import FrontPoint
+from automc.trial import Failure, Figure, Metric, Trial
+
+
+@dataclass(frozen=True)
+class KernelTimes:
+    """Predicted time of every kernel of one network, in execution order. label: "reference", "chosen", ..."""
+
+    label: str
+    kernels: Sequence[KernelCost]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One finished run.
+
+    model: what was compressed, in words. points: every re-measured finalist. rungs: every trial of each rung, failed
+    ones included, lowest rung first; rung_steps: optimiser steps a candidate has had by the end of each.
+    screened: candidates dropped before any work. anchors: candidate id to the name of its anchor.
+    saves: per technique, what its class declares. conditions: label to value, shown as they are, in order.
+    """
+
+    title: str
+    model: str
+    profile: HardwareProfile
+    points: Sequence[FrontPoint]
+    rungs: Sequence[Sequence[Trial]]
+    rung_steps: Sequence[int]
+    screened: Sequence[tuple[Candidate, Failure]] = ()
+    anchors: Mapping[str, str] = field(default_factory=dict)
+    saves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kernels: Sequence[KernelTimes] = ()
+    limits: Sequence[Limit] = ()
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    metric: str = "accuracy"
+
+    def point(self, anchor: str) -> FrontPoint | None:
+        return next((point for point in self.points if point.anchor == anchor), None)
+
+    @property
+    def chosen(self) -> FrontPoint | None:
+        return next((point for point in self.points if point.chosen), None)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, smallest and largest of a change over several comparisons."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What adding `technique` changed, over `pairs` of candidates of one rung that differ in it alone.
+
+    latency, size: per cent of the candidate without it (negative is less). accuracy: points (of the metric) gained.
+    """
+
+    technique: str
+    rung: int
+    pairs: int
+    latency: Spread
+    size: Spread
+    accuracy: Spread
+
+
+def effects(rungs: Sequence[Sequence[Trial]]) -> list[Effect]:
+    """One effect per technique, from the highest rung that holds a pair; techniques without any pair are left out."""
+    found: dict[str, Effect] = {}
+    for rung, trials in reversed(list(enumerate(rungs))):
+        by_steps = {trial.candidate.steps: trial for trial in trials if trial.ok}
+        pairs: dict[str, list[tuple[Trial, Trial]]] = {}
+        for steps, trial in by_steps.items():
+            for technique in {step.technique for step in steps}:
+                without = by_steps.get(_without(steps, technique))
+                if without is not None and without.candidate.architecture == trial.candidate.architecture:
+                    pairs.setdefault(technique, []).append((without, trial))
+        for technique, compared in pairs.items():
+            if technique not in found:
+                found[technique] = _effect(technique, rung, compared)
+    return sorted(found.values(), key=lambda effect: effect.latency.middle)
+
+
+def _without(steps: tuple[Step, ...], technique: str) -> tuple[Step, ...]:
+    return tuple(step for step in steps if step.technique != technique)
+
+
+def _effect(technique: str, rung: int, pairs: Sequence[tuple[Trial, Trial]]) -> Effect:
+    def percent(metric: Metric) -> Spread:
+        return Spread.of([100 * (after[metric].value / before[metric].value - 1) for before, after in pairs])
+
+    gained = [points(after["accuracy"]) - points(before["accuracy"]) for before, after in pairs]
+    return Effect(technique, rung, len(pairs), percent("latency_ms"), percent("size_bytes"), Spread.of(gained))
+
+
+def points(figure: Figure) -> float:
+    """The value in points: hundredths where the figure is a fraction, as it is otherwise."""
+    return 100 * figure.value if figure.unit == "fraction" else figure.value
+
+
+@dataclass(frozen=True)
+class Said:
+    """The result in words: one headline and the sentences that go with it."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def in_words(data: ReportData) -> Said:
+    """What came out, honestly: a tie is called a tie, and an unmet constraint unmet."""
+    reference, chosen = data.point("reference"), data.chosen
+    if not data.points:
+        return Said("No candidate reached the last rung", ("The failures below say why.",))
+    if chosen is None:
+        return Said("No finalist meets every constraint", tuple(_broken(data)))
+    sentences = [*_beside_reference(chosen, reference), *_beside_int8(data, chosen), *_download_only(data, chosen)]
+    if reference is None:
+        return Said(f"Chosen: {chosen.trial.candidate}", tuple(sentences))
+    if chosen is reference or "speedup" not in chosen.figures:
+        return Said("Nothing within the constraints beats the reference", tuple(sentences))
+    speedup = chosen.figures["speedup"]
+    if speedup.low <= 1.0:
+        return Said("The chosen network is not faster than the reference by more than the noise", tuple(sentences))
+    return Said(f"{speedup.value:.1f} times as fast, {_drop_words(chosen)}", tuple(sentences))
+
+
+def _drop_of(point: FrontPoint) -> Figure | None:
+    return point.figures.get("test_drop_points") or point.figures.get("drop_points")
+
+
+def _drop_words(point: FrontPoint) -> str:
+    drop = _drop_of(point)
+    if drop is None:
+        return "accuracy unknown"
+    if drop.low <= 0 <= drop.high:
+        return "at an accuracy that ties with the reference"
+    return f"{abs(drop.value):.1f} points {'below' if drop.value > 0 else 'above'} the reference"
+
+
+def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[str]:
+    if reference is None or chosen is reference:
+        return []
+    said = []
+    if {"latency_ms", "speedup"} <= chosen.figures.keys() and "latency_ms" in reference.figures:
+        speedup = chosen.figures["speedup"]
+        mine, theirs = chosen.figures["latency_ms"].value, reference.figures["latency_ms"].value
+        said.append(
+            f"{mine:.3g} ms against {theirs:.3g} ms, measured; speed-up {speedup.low:.2f} to {speedup.high:.2f}."
+        )
+    drop = _drop_of(chosen)
+    if drop is not None:
+        side = "below" if drop.value >= 0 else "above"
+        said.append(
+            f"Accuracy on the {drop.split} split lies {abs(drop.value):.2f} points {side} the reference's "
+            f"(drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
+        )
+    if "size_bytes" in chosen.figures and "size_bytes" in reference.figures:
+        ratio = reference.figures["size_bytes"].value / chosen.figures["size_bytes"].value
+        said.append(f"The file is {ratio:.1f} times smaller." if ratio > 1 else "The file is not smaller.")
+    return said
+
+
+def meets(point: FrontPoint, limits: Sequence[Limit]) -> bool:
+    """Whether the point is known to meet every limit."""
+    return all(limit.judge(point.figures.get(limit.metric)) is Verdict.MET for limit in limits)
+
+
+def faster(one: FrontPoint, other: FrontPoint, noise_percent: float) -> bool:
+    """Whether `one` is faster by more than the noise: intervals of the speed-up apart, and beyond the noise floor."""
+    if "speedup" not in one.figures or "speedup" not in other.figures:
+        return False
+    first, second = one.figures["speedup"], other.figures["speedup"]
+    return first.low > second.high and first.value > second.value * (1 + noise_percent / 100)
+
+
+def _beside_int8(data: ReportData, chosen: FrontPoint) -> list[str]:
+    int8 = data.point("int8")
+    if int8 is None or "speedup" not in int8.figures:
+        return []
+    if not meets(int8, data.limits):
+        return ["Plain int8 of the reference does not meet the constraints."]
+    better = [p for p in data.points if meets(p, data.limits) and faster(p, int8, data.profile.noise_floor_percent)]
+    if not better:
+        return ["Nothing that meets the constraints beats plain int8 by more than the noise."]
+    best = chosen if chosen in better else better[0]
+    gain = best.figures["speedup"].value / int8.figures["speedup"].value
+    name = "It" if best is chosen else f"{best.trial.candidate}"
+    return [f"{name} is {gain:.2f} times as fast as plain int8 of the reference, beyond the noise."]
+
+
+def _download_only(data: ReportData, chosen: FrontPoint) -> list[str]:
+    used = [step.technique for step in chosen.trial.candidate.steps]
+    only = [name for name in dict.fromkeys(used) if set(data.saves.get(name, ())) == {"download"}]
+    verb = "saves" if len(only) == 1 else "save"
+    return [f"{', '.join(only)} {verb} only download: a smaller coded file, no time and no memory."] if only else []
+
+
+def _broken(data: ReportData) -> list[str]:
+    said = []
+    for limit in data.limits:
+        known = [point.figures[limit.metric] for point in data.points if limit.metric in point.figures]
+        if not known:
+            said.append(f"{limit.metric} is unknown for every finalist, and unknown is not met.")
+        elif all(figure.value > limit.maximum for figure in known):
+            best = min(figure.value for figure in known)
+            said.append(f"{limit.metric} should be at most {limit.maximum:g}; the best finalist has {best:.4g}.")
+    return said or ["Each constraint is met by some finalist, but no finalist meets all."]
