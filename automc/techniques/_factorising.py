@@ -1,0 +1,220 @@
+"""What low_rank and tucker share: which layers can be replaced by thinner ones in sequence, and whether it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from automc.errors import InfeasibleCandidate, UnseenOperatorError
+from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
+from automc.techniques.edits import apply_edits
+from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
+
+if TYPE_CHECKING:
+    from automc.techniques.technique import PlanContext
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A layer that may be factorised. kernel, stride, padding, dilation: () for linear layers.
+
+    positions_in, positions_out: input and output positions per sample (height, width; () for linear: tokens).
+    """
+
+    name: str
+    out_channels: int
+    in_channels: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    bias: bool
+    positions_in: tuple[int, ...]
+    positions_out: tuple[int, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample."""
+        return self.out_channels * self.in_channels * prod(self.kernel) * prod(self.positions_out)
+
+    @property
+    def is_pointwise(self) -> bool:
+        return prod(self.kernel) == 1
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """Layers in sequence that replace `dense`; macs per sample."""
+
+    dense: Dense
+    ranks: tuple[int, ...]
+    layers: tuple[LayerSpec, ...]
+    macs: int
+
+    @property
+    def edit(self) -> ReplaceEdit:
+        return ReplaceEdit(module=self.dense.name, layers=self.layers)
+
+
+def dense_layers(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[Dense, ...]:
+    """Linear layers and ungrouped 2-d convolutions of `model` in the order they run, those that are really called.
+
+    A layer whose weights another module reads without calling it (the output of nn.MultiheadAttention) is not called.
+    """
+    wanted = record_calls(model, probe_inputs(example_inputs, seed=6), lambda _, module: _is_dense(module))
+    found = []
+    for name, call in wanted.items():
+        module = model.get_submodule(name)
+        if call.input is None or call.output is None:
+            continue
+        if isinstance(module, nn.Linear):
+            tokens = (call.output[0].numel() // module.out_features,)
+            none: tuple[int, ...] = ()
+            found.append(
+                Dense(
+                    name, module.out_features, module.in_features, none, none, none, none, module.bias is not None,
+                    tokens, tokens,
+                )
+            )  # fmt: skip
+        elif isinstance(module, nn.Conv2d):
+            found.append(
+                Dense(
+                    name, module.out_channels, module.in_channels, module.kernel_size, module.stride, _padding(module),
+                    module.dilation, module.bias is not None, tuple(call.input.shape[2:]), tuple(call.output.shape[2:]),
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _is_dense(module: nn.Module) -> bool:
+    if parametrize.is_parametrized(module):
+        return False
+    if isinstance(module, nn.Linear):
+        return True
+    return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros" and _even(module)
+
+
+def _even(module: nn.Conv2d) -> bool:
+    """Padding that is the same on both sides: "same" with an even kernel pads unequally."""
+    pads = module._reversed_padding_repeated_twice
+    return all(pads[i] == pads[i + 1] for i in range(0, len(pads), 2))
+
+
+def _padding(module: nn.Conv2d) -> tuple[int, ...]:
+    pads = module._reversed_padding_repeated_twice  # last axis first, both sides
+    return (pads[2], pads[0])
+
+
+def snap_rank(wanted: float, multiple: int, saves: Callable[[int], bool]) -> int | None:
+    """The multiple nearest to `wanted` (ties up, at least one); `wanted` itself where only that saves; else None."""
+    snapped = max(multiple, int(wanted / multiple + 0.5) * multiple)
+    exact = max(1, round(wanted))
+    return next((rank for rank in (snapped, exact) if saves(rank)), None)
+
+
+def factorise(
+    model: nn.Module,
+    context: PlanContext,
+    technique: str,
+    factorise_one: Callable[[Dense], Factorisation | None],
+    only_if_faster: bool,
+) -> Plan:
+    """The plan that replaces every layer for which `factorise_one` finds fewer MACs, and that runs, and that pays.
+
+    Raises InfeasibleCandidate where no layer is left, or only_if_faster is asked without a predictor.
+    """
+    if only_if_faster and context.cost is None:
+        raise InfeasibleCandidate(
+            f"{technique} keeps a layer only where it is predicted faster, and no predictor is calibrated for profile "
+            f"{context.profile.name}",
+            next_step="automc profile calibrate, or only_if_faster: false",
+        )
+    layers = dense_layers(model, context.example_inputs)
+    proposed = [found for found in map(factorise_one, layers) if found is not None and found.macs < found.dense.macs]
+    kept: dict[str, str] = {
+        layer.name: "no fewer multiply-accumulates"
+        for layer in layers
+        if layer.name not in {f.dense.name for f in proposed}
+    }
+    proposed = _running(model, proposed, context, kept)
+    if only_if_faster:
+        proposed = _faster(model, proposed, context, kept)
+    if not proposed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
+        raise InfeasibleCandidate(f"{technique} replaces no layer ({reasons or 'none can be factorised'})")
+    return Plan(
+        technique=technique,
+        edits=tuple(found.edit for found in proposed),
+        facts={
+            "ranks": {found.dense.name: list(found.ranks) for found in proposed},
+            "macs_before": sum(found.dense.macs for found in proposed),
+            "macs_after": sum(found.macs for found in proposed),
+            "kept": dict(kept),
+        },
+    )
+
+
+def _running(
+    model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
+) -> list[Factorisation]:
+    """Those with which the network still runs: some modules read the weight of a layer they hold."""
+    inputs = probe_inputs(context.example_inputs, seed=7)
+
+    def runs(some: list[Factorisation]) -> bool:
+        try:
+            run(apply_edits(model, [found.edit for found in some]), inputs)
+        except RUN_FAILURES:
+            return False
+        return True
+
+    if runs(proposed):
+        return proposed
+    alone = {found.dense.name: runs([found]) for found in proposed}
+    kept.update({name: "the network reads its weight elsewhere" for name, fine in alone.items() if not fine})
+    return [found for found in proposed if alone[found.dense.name]]
+
+
+def _faster(
+    model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
+) -> list[Factorisation]:
+    """Those whose layer alone makes the network faster on the profile; what cannot be predicted is not faster."""
+    cost = context.cost
+    if cost is None or not proposed:
+        return proposed
+    before = cost(model).latency_ms.value
+    faster = []
+    for found in proposed:
+        try:
+            after = cost(apply_edits(model, [found.edit])).latency_ms.value
+        except UnseenOperatorError as error:
+            kept[found.dense.name] = f"its cost is unknown: {error.message}"
+            continue
+        if after < before:
+            faster.append(found)
+        else:
+            kept[found.dense.name] = f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
+    return faster
+
+
+def weights_of(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight in float64 and bias of a dense layer, detached."""
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise TypeError(f"{type(module).__name__} is no dense layer")
+    return module.weight.detach().double(), None if module.bias is None else module.bias.detach()
+
+
+def write_factors(new: nn.Module, factors: Mapping[int, torch.Tensor], bias: torch.Tensor | None) -> None:
+    """Copy `factors` (by position in the sequence) and the bias of the last layer into freshly built layers."""
+    layers = list(new) if isinstance(new, nn.Sequential) else [new]
+    with torch.no_grad():
+        for position, factor in factors.items():
+            weight = layers[position].get_parameter("weight")
+            weight.copy_(factor.reshape(weight.shape).to(weight.dtype))
+        if bias is not None:
+            layers[-1].get_parameter("bias").copy_(bias)
