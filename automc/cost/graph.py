@@ -44,13 +44,15 @@ def graph_from_trace(
     Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
     """
     from automc.cost.lowering import lower
-    from automc.cost.trace import traced
+    from automc.cost.trace import as_exported, traced
 
     graph = traced(model, example_inputs, batch=batch)
     if precision == "int8":
         from automc.cost.quantised import quantised
 
-        graph = quantised(graph, scheme)
+        graph = quantised(as_exported(graph), scheme)
+    elif any(node.op_type == "MatMul" for node in graph.graph.node):
+        graph = as_exported(graph)  # makes MatMul and Add a Gemm, whose reshapes are then shared; else ALL is enough
     return lower(graph)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from automc.cost.lowering import optimised
 from automc.profiles import Int8Facts
 from automc.techniques.plan import QuantiseEdit
 from automc.techniques.quantspec import QuantSpec, activation_edit, targets, write_qdq
@@ -22,15 +21,14 @@ _NOT_NEGATIVE: Mapping[str, float] = {"Relu": 4.0, "Clip": 6.0, "Sigmoid": 1.0, 
 
 
 def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.ModelProto:
-    """A float op-level graph with explicit QuantizeLinear / DequantizeLinear pairs and integer weights.
+    """A float op-level graph, in the form of an export, with QuantizeLinear / DequantizeLinear pairs, integer weights.
 
     scheme: types and granularity, as a profile found them fast; by default uint8 activations, int8 per channel.
     """
     chosen = scheme or Int8Facts()
-    settled = optimised(model, level="basic")  # as exported: BatchNorm folded, composed activations taken apart
-    found = targets(settled)
-    producer = {name: node.op_type for node in settled.graph.node for name in node.output}
-    dims = {item.name: tuple(item.dims) for item in settled.graph.initializer}
+    found = targets(model)
+    producer = {name: node.op_type for node in model.graph.node for name in node.output}
+    dims = {item.name: tuple(item.dims) for item in model.graph.initializer}
     edits: dict[str, QuantiseEdit] = {}
     for index, tensor in enumerate(found.activations):
         high = _NOT_NEGATIVE.get(producer.get(tensor, ""))
@@ -46,4 +44,4 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
             tensor=tensor, dtype=chosen.weight_type, scale=(0.01,) * count, zero_point=(zero,) * count,
             axis=axis if chosen.per_channel else None,
         )  # fmt: skip
-    return write_qdq(settled, QuantSpec(tuple(edits.values())))
+    return write_qdq(model, QuantSpec(tuple(edits.values())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -155,13 +156,8 @@ class Recorder:
         from onnx import helper
 
         out_names = [self.name(tensor) for tensor in outputs]
-        needed = set(out_names)
-        nodes = []
-        for node in reversed(self._nodes):
-            if any(name in needed for name in node.output):
-                needed.update(node.input)
-                nodes.append(node)
-        nodes.reverse()
+        nodes = self._folded(_reaching(self._nodes, out_names), out_names)
+        needed = {name for node in nodes for name in node.input} | set(out_names)
         given = [
             helper.make_tensor_value_info(f"input_{index}", _onnx_type(tensor.dtype), list(tensor.shape))
             for index, tensor in enumerate(inputs)
@@ -178,6 +174,41 @@ class Recorder:
         weights += [item for item in self._literal_protos if item.name in needed]
         graph = helper.make_graph(nodes, "trace", given, made, weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+    def _folded(self, nodes: list[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+        """BatchNorm folded into the convolution in front of it, as in every exported graph."""
+        readers = Counter(name for node in nodes for name in node.input)
+        producer = {name: node for node in nodes for name in node.output}
+        kept = []
+        for node in nodes:
+            source = node.input[0] if node.op_type == "BatchNormalization" else ""
+            before = producer.get(source)
+            if before is None or before.op_type != "Conv" or readers[source] > 1 or source in outputs:
+                kept.append(node)
+                continue
+            weight = before.input[1]
+            if weight not in self._weights:  # computed on the way: there is nothing to fold into
+                kept.append(node)
+                continue
+            if readers[weight] > 1:  # folding gives each user its own
+                before.input[1] = self.weight(f"{before.name}.folded_weight", *self._weights[weight])
+                readers[weight] -= 1
+            if len(before.input) < 3:
+                before.input.append(self.weight(f"{before.name}.folded_bias", self._weights[before.input[1]][0][:1]))
+            before.output[0] = node.output[0]
+            producer[node.output[0]] = before
+        return kept
+
+
+def _reaching(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that an output depends on, in order."""
+    needed = set(outputs)
+    kept = []
+    for node in reversed(nodes):
+        if any(name in needed for name in node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _attribute(node: onnx.NodeProto, name: str, value: AttributeValue) -> None:
