@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 _PARAMETRIC = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "InstanceNormalization",
-    "GroupNormalization", "PRelu", "QLinearConv", "ConvInteger", "MatMulNBits",
+    "GroupNormalization", "PRelu", "FusedConv", "FusedGemm", "FusedMatMul", "MatMulNBits",
 }  # fmt: skip
 """Operators that hold a module's weights: they bear the module's name, every other one `module/Operator`."""
 

@@ -12,6 +12,7 @@ import copy
 import logging
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -65,7 +66,7 @@ def export_onnx(
             ) from error
     if program is None:
         raise ExportError(f"torch returned no ONNX program for {type(model).__name__}")
-    return canonical(_settle(program.model_proto))
+    return canonical(settle(name_after_modules(program.model_proto)))
 
 
 def optimise_offline(model: onnx.ModelProto, level: Literal["basic", "extended"]) -> onnx.ModelProto:
@@ -169,13 +170,13 @@ def onnx_bytes(model: onnx.ModelProto) -> bytes:
     return content
 
 
-def _settle(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` through the BASIC optimiser until it stays as it is."""
-    current = name_after_modules(model)
+def settle(model: onnx.ModelProto, level: Literal["basic", "extended"] = "basic") -> onnx.ModelProto:
+    """`model` through the offline optimiser until it stays: constants and BatchNorm folded, dead parts gone."""
+    current = model
     for _ in range(_PASSES):
-        before = len(current.graph.node)
-        current = clean(optimise_offline(current, "basic"))
-        if len(current.graph.node) == before:
+        before = Counter(node.op_type for node in current.graph.node)
+        current = clean(optimise_offline(current, level))
+        if Counter(node.op_type for node in current.graph.node) == before:
             break
     return current
 

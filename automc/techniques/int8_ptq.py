@@ -66,6 +66,8 @@ class Int8Ptq(GraphTechnique[Int8PtqParams]):
     def refuses(self, model: onnx.ModelProto) -> str | None:
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             return "the graph is quantised already"
+        if any(node.op_type in ("FusedConv", "FusedGemm") for node in model.graph.node):
+            return "the graph holds fused operators of the runtime: precede int8_ptq by fusion at level standard only"
         return None if quantspec.targets(model).weights else "no convolution or matrix product with constant weights"
 
     def plan(self, model: onnx.ModelProto, params: Int8PtqParams, context: PlanContext) -> Plan:
