@@ -94,6 +94,49 @@ def cifar_resnet(depth: int) -> ResidualNetwork:
     return ResidualNetwork(3, (16, 32, 64), (blocks, blocks, blocks), 10, shortcut="A")
 
 
+class LeNet(nn.Module):
+    """Two 5x5 convolutions with BatchNorm, ReLU and max pooling, two hidden linear layers, a classifier.
+
+    Input (n, in_channels, size, size) with `size` a multiple of 4, output (n, classes) logits. After LeCun et al. 1998.
+    """
+
+    def __init__(self, in_channels: int, size: int, classes: int, widths: tuple[int, int] = (16, 32)) -> None:
+        super().__init__()
+        first, second = widths
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, first, 5, padding=2, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(first, second, 5, padding=2, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(second * (size // 4) ** 2, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, classes),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(self.features(x))
+        return logits
+
+
+def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """Linear layers with ReLU between them. Input (n, inputs), output (n, outputs)."""
+    layers: list[nn.Module] = []
+    width = inputs
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
 def initialise(model: nn.Module, seed: int) -> None:
     """Fresh weights from `seed` alone, in place: He normal, biases 0, BatchNorm as new."""
     generator = torch.Generator().manual_seed(seed)

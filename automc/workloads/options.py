@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -39,21 +38,3 @@ def parse_options(kind: type[OptionsT], workload: str, options: Mapping[str, Jso
             else:
                 said.append(f"{key} = {fault['input']!r}: {fault['msg']}")
         raise ConfigError("workload.options: " + "; ".join(said), next_step="automc config schema") from error
-
-
-def need_file(root: Path | None, relative: str, what: str) -> Path:
-    """`root` / `relative`, which must exist. Raises ConfigError naming the nearest file there, or the missing root."""
-    if root is None:
-        raise ConfigError(
-            f"{what} needs {relative}, but no data folder was given",
-            next_step="give --data-root FOLDER, or set AUTOMC_DATA",
-        )
-    path = root / relative
-    if path.is_file():
-        return path
-    if not root.is_dir():
-        raise ConfigError(f"{root}: no such folder", next_step="correct --data-root or AUTOMC_DATA")
-    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"{path}: no such file{hint}", next_step=f"put it there, or correct the path of {what}")

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from automc.errors import ConfigError
 from automc.workloads.workload import Workload
 
-_SUPPORT = {"workload", "registry", "examples", "networks", "tasks", "options", "weights"}
+_SUPPORT = {"workload", "registry", "examples", "networks", "tasks", "options", "weights", "files", "base", "factory"}
 
 
 @cache

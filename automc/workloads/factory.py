@@ -1,0 +1,59 @@
+"""A network by name: one that ships, or the user's own `package.module:factory`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+
+from pydantic import JsonValue
+from torch import nn
+
+from automc.errors import ConfigError
+from automc.workloads.networks import LeNet, cifar_resnet, mlp
+
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {
+    "lenet": LeNet,
+    "mlp": mlp,
+    "resnet20": lambda: cifar_resnet(20),
+    "resnet56": lambda: cifar_resnet(56),
+}
+
+
+def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+    """The network, with random weights. Raises ConfigError where the name, the module or the arguments are wrong.
+
+    A name with a colon runs the user's Python: `package.module:factory` is imported and called with `arguments`.
+    """
+    factory = BUILT_IN.get(name) or _imported(name)
+    try:
+        network = factory(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"workload.options.model_args do not fit {name}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"workload.options.model: {name} returned {type(network).__name__}, not a torch nn.Module")
+    return network
+
+
+def _imported(name: str) -> Callable[..., nn.Module]:
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"workload.options.model: no network is called {name!r}{hint} (built in: {', '.join(BUILT_IN)})",
+            next_step="name a built-in network, or your own as package.module:factory",
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"workload.options.model: {name}: {error}",
+            next_step="install the package, or put its folder on PYTHONPATH",
+        ) from error
+    if not callable(getattr(module, attribute, None)):
+        near = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"workload.options.model: {module_name} has no function or class {attribute!r}{hint}")
+    factory: Callable[..., nn.Module] = getattr(module, attribute)
+    return factory

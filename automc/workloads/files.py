@@ -1,0 +1,95 @@
+"""The user's data files, and the cache of what is worked out from them once per machine (decoded pictures, bases)."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from automc.errors import ConfigError
+from automc.profiles import cache_folder
+
+
+def need_file(root: Path | None, relative: str, what: str) -> Path:
+    """`root` / `relative`, which must exist. Raises ConfigError naming the nearest file there, or the missing root."""
+    if root is None:
+        raise ConfigError(
+            f"{what} needs {relative}, but no data folder was given",
+            next_step="give --data-root FOLDER, or set AUTOMC_DATA",
+        )
+    path = root / relative
+    if path.is_file():
+        return path
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder", next_step="correct --data-root or AUTOMC_DATA")
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"{path}: no such file{hint}", next_step=f"put it there, or correct the path of {what}")
+
+
+def open_npz(path: Path, keys: Sequence[str] = ()) -> np.lib.npyio.NpzFile:
+    """The archive, which must hold `keys`. Raises ConfigError where it is damaged, or naming the nearest key."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path}: not a readable npz file: {error}") from error
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ConfigError(f"{path}: one bare array, not an npz file of named arrays")
+    for key in keys:
+        if key not in stored.files:
+            near = difflib.get_close_matches(key, stored.files, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{path}: no array is called {key!r}{hint} (there are: {', '.join(stored.files)})")
+    return stored
+
+
+def npz_shape(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one array of the archive, without reading the array. Raises ConfigError as `open_npz` does."""
+    open_npz(path, (key,)).close()
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of the file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cached_array(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` returns, memory-mapped read-only from the cache folder, so that worker processes share its pages.
+
+    `key` must change whenever the array would. Where the folder cannot be written the array is returned as made.
+    """
+    path = cache_folder() / kind / f"{key}.npy"
+    if not path.is_file():
+        made = make()
+        try:
+            with replacing(path) as part, part.open("wb") as stream:
+                np.save(stream, made, allow_pickle=False)
+        except OSError:  # full or read-only: the cache only saves time
+            return made
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` at the end: whole or not at all, also with several writers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
