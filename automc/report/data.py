@@ -111,6 +111,20 @@ def _effect(technique: str, rung: int, pairs: Sequence[tuple[Trial, Trial]]) -> 
     return Effect(technique, rung, len(pairs), percent("latency_ms"), percent("size_bytes"), Spread.of(gained))
 
 
+def orders(rungs: Sequence[Sequence[Trial]]) -> list[list[Trial]]:
+    """Successful candidates of the highest rung that holds any, which take the same steps in different orders."""
+    for trials in reversed(rungs):
+        groups: dict[tuple[str, tuple[Step, ...]], list[Trial]] = {}
+        for trial in trials:
+            if trial.ok:
+                same = tuple(sorted(trial.candidate.steps, key=lambda step: (step.technique, step.params_json)))
+                groups.setdefault((trial.candidate.architecture_json, same), []).append(trial)
+        found = [group for group in groups.values() if len({trial.candidate.steps for trial in group}) > 1]
+        if found:
+            return [sorted(group, key=lambda trial: trial["latency_ms"].value) for group in found]
+    return []
+
+
 def points(figure: Figure) -> float:
     """The value in points: hundredths where the figure is a fraction, as it is otherwise."""
     return 100 * figure.value if figure.unit == "fraction" else figure.value
@@ -139,7 +153,7 @@ def in_words(data: ReportData) -> Said:
     speedup = chosen.figures["speedup"]
     if speedup.low <= 1.0:
         return Said("The chosen network is not faster than the reference by more than the noise", tuple(sentences))
-    return Said(f"{speedup.value:.1f} times as fast, {_drop_words(chosen)}", tuple(sentences))
+    return Said(f"{speedup.value:.3g} times as fast, {_drop_words(chosen)}", tuple(sentences))
 
 
 def _drop_of(point: FrontPoint) -> Figure | None:
@@ -163,7 +177,7 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         speedup = chosen.figures["speedup"]
         mine, theirs = chosen.figures["latency_ms"].value, reference.figures["latency_ms"].value
         said.append(
-            f"{mine:.3g} ms against {theirs:.3g} ms, measured; speed-up {speedup.low:.2f} to {speedup.high:.2f}."
+            f"{mine:#.3g} ms against {theirs:#.3g} ms, measured; speed-up {speedup.low:.2f} to {speedup.high:.2f}."
         )
     drop = _drop_of(chosen)
     if drop is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,15 @@ import jinja2
 from markupsafe import Markup
 
 from automc.candidate import Candidate
-from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words
-from automc.report.svg import STYLE, accuracy_of, change_svg, front_svg, kernels_svg, scatter_svg
+from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, orders
+from automc.report.svg import STYLE, accuracy_of, change_svg, front_svg, kernels_svg, scatter_svg, trials_svg
 from automc.run import FrontPoint
-from automc.trial import Failure, FailureKind, Figure, Trial
+from automc.trial import Failure, FailureKind, Figure, Metric, Trial
 
 __all__ = ["ReportData", "render_report"]
 
 KERNELS_SHOWN = 40
+LABEL_LENGTH = 30
 FAILURES: dict[FailureKind, str] = {
     "infeasible": "cannot exist on this model or device",
     "screened": "its whole predicted interval breaks a constraint",
@@ -35,6 +37,16 @@ CLAIMS = {
 }  # fmt: skip
 
 
+LIMITS: dict[Metric, str] = {
+    "accuracy": "accuracy at most {:g}",
+    "drop_points": "at most {:g} points below the reference",
+    "latency_ms": "latency at most {:g} ms",
+    "energy_mj": "energy at most {:g} mJ",
+    "memory_mb": "memory at most {:g} MB",
+    "size_bytes": "size at most {:g} bytes",
+}
+
+
 class Cell(TypedDict):
     """A figure as text: value with its unit where the column has none, and its interval."""
 
@@ -48,14 +60,12 @@ def render_report(data: ReportData) -> str:
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = (Path(__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    measured = {point.trial.candidate.id for point in data.points}
     top = list(data.rungs[-1]) if data.rungs else []
-    faint = [trial for trial in top if trial.ok and trial.candidate.id not in measured]
     fraction = any(accuracy_of(point).unit == "fraction" for point in data.points)
     label = data.metric.replace("_", " ").capitalize()
     found = effects(data.rungs)
     used = {step.technique for trials in data.rungs for trial in trials for step in trial.candidate.steps}
-    return environment.from_string(template).render(
+    page = environment.from_string(template).render(
         title=data.title,
         model=data.model,
         profile=data.profile,
@@ -64,26 +74,38 @@ def render_report(data: ReportData) -> str:
         metric=data.metric.replace("_", " "),
         metric_label=f"{label}, %" if fraction else label,
         chart_style=Markup(STYLE),
-        front=Markup(front_svg(data.points, faint, metric=data.metric)),
-        has_faint=bool(faint),
+        front=Markup(front_svg(data.points, metric=data.metric)),
         has_energy=any("energy_mj" in point.figures for point in data.points),
         finalists=[_finalist(number, point) for number, point in enumerate(data.points, start=1)],
         promises=[_promise(number, point) for number, point in enumerate(data.points, start=1)],
         scatter=_scatter(data),
         effects=_effect_rows(found, data),
         silent=sorted(used - {effect.technique for effect in found}),
+        orders=[_trials(group, data) for group in orders(data.rungs)],
         kernels=_kernels(data.kernels),
         rungs=_rungs(data),
         failures=_failures(data),
         trials=_trials(top, data),
+        cloud=Markup(trials_svg(top, _named(data), metric=data.metric)),
         device=_device(data),
         conditions=[*_limits(data), *data.conditions.items()],
         held_out=_held_out(data),
         version=version("automc"),
     )
+    return _typeset(page)
 
 
-def _cell(figure: Figure | None, digits: str = ".3g") -> Cell | None:
+def _typeset(page: str) -> str:
+    """A true minus before digits in running text, never in markup; no line break before a per cent sign."""
+
+    def mend(found: re.Match[str]) -> str:
+        return re.sub(r"(?<![\w-])-(?=\d)", "−", found[0]).replace(" %", "\u00a0%").replace(" n ", " n\u00a0")
+
+    head, body = page.split("</style>", 1)
+    return head + "</style>" + re.sub(r">[^<]+<", mend, body)
+
+
+def _cell(figure: Figure | None, digits: str = "#.3g") -> Cell | None:
     if figure is None:
         return None
     scale = 1.0
@@ -91,8 +113,8 @@ def _cell(figure: Figure | None, digits: str = ".3g") -> Cell | None:
         scale, digits = 100.0, ".2f"
     elif figure.unit == "bytes":
         return Cell(value=_size(figure.value), bounds="")
-    bounds = "" if figure.low == figure.high else f"{figure.low * scale:{digits}} to {figure.high * scale:{digits}}"
-    return Cell(value=f"{figure.value * scale:{digits}}", bounds=bounds)
+    value, low, high = (f"{v * scale:{digits}}".rstrip(".") for v in (figure.value, figure.low, figure.high))
+    return Cell(value=value, bounds="" if low == high else f"{low} to {high}")
 
 
 def _size(size_bytes: float) -> str:
@@ -112,7 +134,7 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
     latency, speedup, size = figures.get("latency_ms"), figures.get("speedup"), figures.get("size_bytes")
     if latency is not None:
         detail = f"10th percentile of {latency.n} runs, {latency.low:.3g} to {latency.high:.3g} over passes"
-        tiles.append({"value": f"{latency.value:.3g} ms", "label": f"latency, {latency.kind}", "detail": detail})
+        tiles.append({"value": f"{latency.value:#.3g} ms", "label": f"latency, {latency.kind}", "detail": detail})
     if speedup is not None:
         detail = f"{speedup.low:.2f} to {speedup.high:.2f}, interleaved medians"
         tiles.append({"value": f"{speedup.value:.2f} times", "label": "as fast as the reference", "detail": detail})
@@ -140,7 +162,6 @@ def _finalist(number: int, point: FrontPoint) -> dict[str, object]:
         "marks": _marks(point.anchor, point.chosen, not point.on_front),
         "recipe": _recipe(point.trial.candidate),
         "latency": _cell(figures.get("latency_ms")),
-        "predicted": _cell(figures.get("predicted_latency_ms")),
         "speedup": _cell(figures.get("speedup"), ".2f"),
         "accuracy": _cell(accuracy_of(point)),
         "drop": _cell(_drop(point), "+.2f"),
@@ -196,7 +217,7 @@ def _effect_rows(found: Sequence[Effect], data: ReportData) -> list[dict[str, ob
 
     def change(spread: Spread, name: str, digits: str, good_is_negative: bool) -> dict[str, object]:
         chart = change_svg(spread.middle, spread.low, spread.high, extents[name], good_is_negative)
-        bounds = f"{spread.low:{digits}} to {spread.high:{digits}}"
+        bounds = "" if spread.low == spread.high else f"{spread.low:{digits}} to {spread.high:{digits}}"
         return {"middle": f"{spread.middle:{digits}}", "range": bounds, "chart": Markup(chart)}
 
     return [
@@ -248,10 +269,11 @@ def _kernels(parts: Sequence[KernelTimes]) -> list[dict[str, object]]:
 
 
 def _kernel_label(part: KernelTimes, index: int) -> str:
-    """Operator, precision and output shape without the batch: "Conv int8 64x8x8"."""
+    """Operator, precision and output shape without the batch: "Conv int8 64×8×8"."""
     row = part.kernels[index].row
-    shape = "x".join(map(str, row.output_shape[1:]))
-    return f"{row.op}{' int8' if row.precision == 'int8' else ''} {shape}"[:30]
+    shape = "×".join(map(str, row.output_shape[1:]))
+    label = f"{row.op}{' int8' if row.precision == 'int8' else ''} {shape}"
+    return label if len(label) <= LABEL_LENGTH else f"{label[: LABEL_LENGTH - 1]}…"
 
 
 def _rungs(data: ReportData) -> list[dict[str, str]]:
@@ -276,7 +298,7 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
                 "evaluated": str(len(trials)),
                 "failed": str(len(trials) - len(good)),
                 "best": best_cell["value"] if best_cell else "none",
-                "fastest": f"{fastest.value:.3g}" if fastest else "none",
+                "fastest": f"{fastest.value:#.3g}" if fastest else "none",
                 "correlation": correlation,
             }
         )
@@ -302,6 +324,12 @@ def _failures(data: ReportData) -> list[dict[str, object]]:
         }
         for key, count in counts.most_common()
     ]
+
+
+def _named(data: ReportData) -> dict[str, str]:
+    """Labels of the candidates worth finding among all: the anchors and the chosen one."""
+    chosen = {data.chosen.trial.candidate.id: "chosen"} if data.chosen else {}
+    return dict(data.anchors) | chosen
 
 
 def _trials(top: Sequence[Trial], data: ReportData) -> list[dict[str, object]]:
@@ -352,7 +380,7 @@ def _device(data: ReportData) -> list[tuple[str, str]]:
 def _limits(data: ReportData) -> list[tuple[str, str]]:
     if not data.limits:
         return [("Constraints", "none")]
-    return [("Constraints", "; ".join(f"{limit.metric} at most {limit.maximum:g}" for limit in data.limits))]
+    return [("Constraints", "; ".join(f"{LIMITS[limit.metric].format(limit.maximum)}" for limit in data.limits))]
 
 
 def _held_out(data: ReportData) -> list[dict[str, object]]:

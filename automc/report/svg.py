@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -37,6 +37,7 @@ svg.chart .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; 
 svg.chart .bar { fill: var(--main); }
 svg.chart .bar.gold { fill: var(--gold); }
 svg.chart .band { fill: var(--band); }
+svg.chart .small { font-size: 12px; }
 svg.chart .strong { font-weight: 600; }
 svg.chart .frame { fill: var(--paper); }
 """
@@ -131,30 +132,19 @@ def name_of(number: int, point: FrontPoint) -> str:
     return f"{number} {', '.join(marks)}".strip()
 
 
-def front_svg(
-    points: Sequence[FrontPoint], trials: Sequence[Trial] = (), *, metric: str = "accuracy", standalone: bool = False
-) -> str:
+def front_svg(points: Sequence[FrontPoint], *, metric: str = "accuracy", standalone: bool = False) -> str:
     """Latency against accuracy of the finalists, numbered in the order given, with the intervals of both.
 
-    trials: of the top rung, drawn faintly at their predicted latency. standalone: carries its own style and background,
-    for a file of its own.
+    standalone: carries its own style and background, for a file of its own. Of no points it is an empty frame.
     """
     width, height = 880.0, 470.0
     accuracies = [accuracy_of(point) for point in points]
     latencies = [point.figures["latency_ms"] for point in points]
-    faint = [(trial["latency_ms"].value, _points(trial["accuracy"], trial["accuracy"].value)) for trial in trials]
-    x_values = [v for f in latencies for v in (f.low, f.value, f.high)] + [x for x, _ in faint]
-    y_values = [_points(f, v) for f in accuracies for v in (f.low, f.value, f.high)] + [y for _, y in faint]
-    x = Scale.around(x_values or [0.0, 1.0], 70, width - 24)
+    x = Scale.around([v for f in latencies for v in (f.low, f.value, f.high)] or [0.0, 1.0], 70, width - 24)
+    y_values = [_points(f, v) for f in accuracies for v in (f.low, f.value, f.high)]
     y = Scale.around(y_values or [0.0, 1.0], height - 62, 44)
-    split = accuracies[0].split if accuracies else None
-    unit = "%" if accuracies and accuracies[0].unit == "fraction" else ""
-    label = (
-        f"{metric.replace('_', ' ').capitalize()}{', ' + unit if unit else ''}{f' ({split} split)' if split else ''}"
-    )
     parts = [f'<rect width="{width:g}" height="{height:g}" class="frame"/>'] if standalone else []
-    parts += axes(x, y, "Latency, ms (measured, 10th percentile)", label)
-    parts += [dot(x(a), y(b), 3, "trial") for a, b in faint]
+    parts += axes(x, y, "Latency, ms (measured, 10th percentile)", _accuracy_label(metric, accuracies))
     spots = [(x(f.value), y(_points(a, a.value))) for f, a in zip(latencies, accuracies, strict=True)]
     parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front]))
     for (px, py), latency, accuracy in zip(spots, latencies, accuracies, strict=True):
@@ -164,9 +154,39 @@ def front_svg(
         parts.append(_marker(point, px, py, _tip(number, point)))
     names = [name_of(number, point) for number, point in enumerate(points, start=1)]
     parts += _labels(names, spots, (x.start, y.end, x.end, y.start))
-    parts += _legend(width, bool(trials))
+    parts += _legend(width)
     title = f"Pareto front: latency against {metric.replace('_', ' ')}"
     return svg(width, height, title, _described(points), parts, STYLE if standalone else "")
+
+
+def _accuracy_label(metric: str, figures: Sequence[Figure]) -> str:
+    label = metric.replace("_", " ").capitalize()
+    if not figures:
+        return label
+    unit = ", %" if figures[0].unit == "fraction" else ""
+    return f"{label}{unit} ({figures[0].split} split)" if figures[0].split else f"{label}{unit}"
+
+
+def trials_svg(trials: Sequence[Trial], marked: Mapping[str, str], *, metric: str = "accuracy") -> str:
+    """Every successful trial of one rung: predicted latency against accuracy. marked: candidate id to its label."""
+    width, height = 880.0, 330.0
+    good = [trial for trial in trials if trial.ok]
+    figures = [trial["accuracy"] for trial in good]
+    x = Scale.around([trial["latency_ms"].value for trial in good] or [0.0, 1.0], 70, width - 24)
+    y = Scale.around([_points(figure, figure.value) for figure in figures] or [0.0, 1.0], height - 62, 44)
+    parts = axes(x, y, "Latency, ms (predicted)", _accuracy_label(metric, figures))
+    names: list[str] = []
+    spots: list[tuple[float, float]] = []
+    for trial, figure in zip(good, figures, strict=True):
+        px, py = x(trial["latency_ms"].value), y(_points(figure, figure.value))
+        label = marked.get(trial.candidate.id, "")
+        tip = f"{trial.candidate}: {trial['latency_ms'].value:.4g} ms, {_points(figure, figure.value):.2f}"
+        parts.append(dot(px, py, 5, "chosen" if label == "chosen" else "member" if label else "beaten", tip))
+        names.append(label)
+        spots.append((px, py))
+    parts += _labels(names, spots, (x.start, y.end, x.end, y.start))
+    described = f"{len(good)} candidates at the same fidelity"
+    return svg(width, height, "Every candidate at the top rung", described, parts)
 
 
 def _tip(number: int, point: FrontPoint) -> str:
@@ -207,6 +227,8 @@ def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]], frame: B
     taken: list[Box] = [(px - 9, py - 9, px + 9, py + 9) for px, py in spots]
     parts = []
     for name, (px, py) in zip(names, spots, strict=True):
+        if not name:
+            continue
         wide = 7.2 * len(name)
         best: tuple[float, float, float, Box] | None = None
         for distance in (15.0, 26.0, 40.0, 58.0, 80.0):
@@ -239,14 +261,12 @@ def _outside(box: Box, frame: Box) -> float:
     return 1000 * sum(max(0.0, gap) for gap in gaps)
 
 
-def _legend(width: float, with_trials: bool) -> list[str]:
+def _legend(width: float) -> list[str]:
     items = [
         (dot, "member", "on the front"), (dot, "beaten", "beaten by another"),
         (diamond, "member", "anchor"), (dot, "chosen", "chosen"),
     ]  # fmt: skip
     x, parts = width - 24.0, []
-    if with_trials:
-        items.insert(0, (dot, "trial", "top rung, latency predicted"))
     for shape, css, label in reversed(items):
         x -= 6.6 * len(label)
         parts.append(text(x, 18, label, css="soft"))
@@ -258,13 +278,13 @@ def _legend(width: float, with_trials: bool) -> list[str]:
 
 def kernels_svg(labels: Sequence[str], values_ms: Sequence[float], longest_ms: float, title: str, css: str = "") -> str:
     """Horizontal bars, one row per kernel in the order given; `longest_ms` fixes the scale for charts side by side."""
-    row, left, width = 19.0, 214.0, 520.0
+    row, left, width = 19.0, 208.0, 520.0
     height = row * len(labels) + 8
     scale = Scale(0.0, max(longest_ms, 1e-12), left, width - 62)
     parts = []
     for place, (label, value) in enumerate(zip(labels, values_ms, strict=True)):
         y = 4 + row * place
-        parts.append(text(left - 8, y + 13, label, anchor="end"))
+        parts.append(text(left - 8, y + 13, label, anchor="end", css="small"))
         parts.append(
             f'<rect x="{left:g}" y="{y + 3:.1f}" width="{max(scale(value) - left, 0.5):.1f}" height="{row - 6:g}" '
             f'rx="1.5" class="bar {css}"/>'
@@ -276,7 +296,7 @@ def kernels_svg(labels: Sequence[str], values_ms: Sequence[float], longest_ms: f
 
 def scatter_svg(pairs: Sequence[tuple[str, Figure, Figure]], band: float = 0.1) -> str:
     """Predicted (with its interval) against measured, both in ms; the band is +- `band` around equality."""
-    width, height = 520.0, 400.0
+    width, height = 440.0, 370.0
     values = [v for _, p, m in pairs for v in (p.low, p.value, p.high, m.value)]
     x = Scale.around(values or [0.0, 1.0], 70, width - 20, zero=True)
     y = Scale(x.low, x.high, height - 62, 44)
