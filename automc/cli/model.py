@@ -4,15 +4,84 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automc.cli.output import AsJson, print_columns, print_json
 
+if TYPE_CHECKING:
+    from automc.cost.predictor import Costs
+
 
 def register(app: typer.Typer) -> None:
+    app.command()(predict)
     app.command()(bench)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="ONNX file or bundle.")],
+    profile: Annotated[str, typer.Option(help="Name of a profile, or its folder.")] = "host",
+    kernels: Annotated[bool, typer.Option("--kernels", help="Every kernel as the runtime executes it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a model costs on a device, with intervals.
+
+    An operator the device was never calibrated for is named and no total is printed (exit 2): unknown is not zero.
+
+    Example: automc predict runs/demo/bundle --profile host
+    """
+    from automc.cost.graph import graph_from_onnx
+    from automc.cost.predictor import load_predictor, shapes_of
+    from automc.errors import UnseenOperatorError
+    from automc.profiles import load_profile, profile_folder
+
+    chosen = load_profile(profile)
+    predictor = load_predictor(chosen, profile_folder(profile))
+    graph = graph_from_onnx(_onnx_file(model))
+    unseen = predictor.unseen(graph)
+    if unseen:
+        named = [{"kernel": row.name, "operator": row.op, "shapes": shapes_of(row)} for row in unseen]
+        if as_json:
+            print_json({"model": str(model), "profile": chosen.name, "total": None, "unseen": named})
+        raise UnseenOperatorError(
+            f"{model}: no total, {len(unseen)} of {len(graph.rows)} kernels were never calibrated on {chosen.name!r}:\n"
+            + "\n".join(f"  {item['operator']} {item['shapes']} ({item['kernel']})" for item in named),
+            next_step=f"automc profile calibrate {chosen.name}, or leave these operators out of the model",
+        )
+    costs, parts = predictor.predict(graph), predictor.kernels(graph)
+    if as_json:
+        listed = [
+            {**asdict(part.row), "latency_ms": part.latency_ms.value, "energy_mj": part.energy_mj.value}
+            for part in parts
+        ]
+        print_json({
+            "model": str(model), "profile": chosen.name, "total": asdict(costs), "unseen": [], "macs": graph.macs,
+            **({"kernels": listed} if kernels else {}),
+        })  # fmt: skip
+        return
+    _print_costs(costs)
+    if kernels:
+        typer.echo("")
+        rows = [
+            (part.row.op, part.row.precision, shapes_of(part.row), f"{part.row.macs:,}", f"{part.latency_ms.value:.4f}")
+            for part in parts
+        ]
+        print_columns(("kernel", "precision", "shapes", "MACs", "ms"), rows)
+
+
+def _print_costs(costs: Costs) -> None:
+    named = (("latency", costs.latency_ms), ("energy", costs.energy_mj), ("memory", costs.memory_mb))
+    print_columns(
+        ("cost", "predicted", "90 % interval", "calibrated", "from"),
+        [
+            (
+                name, f"{item.value:.4g} {item.unit}", f"{item.low:.4g} to {item.high:.4g}", f"{item.coverage:.0%}",
+                item.source,
+            )
+            for name, item in named
+        ],
+    )  # fmt: skip
 
 
 def bench(

@@ -85,13 +85,62 @@ def show(name: Name, as_json: AsJson = False) -> None:
             [
                 (
                     item.precision, str(item.networks),
-                    f"{item.within_5_percent:.0f} %", f"{item.within_10_percent:.0f} %",
-                    f"{item.within_15_percent:.0f} %", f"{item.mape_percent:.1f} %", f"{item.rank_correlation:.3f}",
-                    f"{item.interval_coverage:.0f} %", ", ".join(item.families),
+                    f"{item.within_5_percent:.0%}", f"{item.within_10_percent:.0%}",
+                    f"{item.within_15_percent:.0%}", f"{item.mape_percent:.1f} %", f"{item.rank_correlation:.3f}",
+                    f"{item.interval_coverage:.0%}", ", ".join(item.families),
                 )
                 for item in profile.held_out
             ],
         )  # fmt: skip
+
+
+@commands.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="What to call the profile of this machine.")] = "host",
+    quick: Annotated[bool, typer.Option("--quick", help="One minute instead of five, wider intervals.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one operator.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine, fit its costs, and print how wrong they are.
+
+    The error is that on whole networks of families the fit never saw. Close what else runs here first.
+
+    Example: automc profile calibrate --quick
+    """
+    from automc.cli.progress import ProgressDisplay
+    from automc.measure.calibrate import calibrate_host
+    from automc.search.progress import Progress
+
+    with ProgressDisplay() as display:
+
+        def tell(stage: str, share: float) -> None:
+            display(Progress("calibrating", f"{stage}: {share:.0%}"))
+
+        profile = calibrate_host(name, mode="quick" if quick else "full", threads=threads, seed=seed, progress=tell)
+    if as_json:
+        print_json(profile.model_dump(mode="json"))
+        return
+    show(name)
+
+
+@commands.command()
+def check(name: Name = "host", as_json: AsJson = False) -> None:
+    """Whether a profile still describes this machine; exit 2 where it does not.
+
+    Example: automc profile check host
+    """
+    from automc.cost.calibration import load_calibration
+    from automc.measure.fingerprint import check_fingerprint
+    from automc.profiles import load_profile, profile_folder
+
+    profile = load_profile(name)
+    check_fingerprint(profile)
+    load_calibration(profile, profile_folder(name))
+    if as_json:
+        print_json({"profile": profile.name, "fits": True, "calibrated_unix_s": profile.calibrated_unix_s})
+        return
+    typer.echo(f"{profile.name}: calibrated on this machine and runtime ({_calibrated(profile)})")
 
 
 def _runtime(profile: HardwareProfile) -> str:

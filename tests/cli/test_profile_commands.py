@@ -12,8 +12,8 @@ from automc.profiles import HeldOut, save_profile
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTOMC_HOME", str(tmp_path))
     held = HeldOut(
-        precision="fp32", networks=30, families=("wide", "deep"), within_5_percent=70, within_10_percent=95,
-        within_15_percent=99, mape_percent=3.5, rank_correlation=0.999, interval_coverage=91,
+        precision="fp32", networks=30, families=("wide", "deep"), within_5_percent=0.7, within_10_percent=0.95,
+        within_15_percent=0.99, mape_percent=3.5, rank_correlation=0.999, interval_coverage=0.91,
     )  # fmt: skip
     made = profile().model_copy(update={"held_out": (held,)})
     save_profile(made, {}, tmp_path / "profiles" / "bench-board")
@@ -33,7 +33,7 @@ def test_list_names_device_runtime_and_held_out_error(automc, home: Path) -> Non
 def test_show_tells_what_calibration_found_and_how_wrong_it_is(automc, home: Path) -> None:
     answer = automc("profile", "show", "bench-board")
     assert answer.code == 0
-    for part in ("multiples of 8 pay", "uint8 activations", "0.999", "wide, deep", "energy per MAC and byte"):
+    for part in ("multiples of 8 pay", "uint8 activations", "0.999", "95%", "wide, deep", "energy per MAC and byte"):
         assert part in answer.out
     assert automc("profile", "show", "bench-board", "--json").json["channel_multiple"] == 8
 
