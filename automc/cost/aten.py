@@ -215,6 +215,27 @@ def _adaptive_pool(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any
     )
 
 
+def _adaptive_max_pool(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    if any(extent != 1 for extent in result[0].shape[2:]):
+        raise unseen(torch.ops.aten.adaptive_max_pool2d.default, args)
+    axes = recorder.literal(list(range(2, args[0].dim())))
+    recorder.emit("ReduceMax", [recorder.name(args[0]), axes], result[0], keepdims=1)
+
+
+def _group_norm(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    """Each group becomes a channel of an instance normalisation; scale and shift follow per true channel."""
+    data, scale, shift, groups = args[0], args[1], args[2], args[6]
+    unit, zero = recorder.weight(f"unit_{groups}", (groups,)), recorder.weight(f"zero_{groups}", (groups,))
+    (value,) = recorder.node("Reshape", [recorder.name(data), recorder.literal([0, groups, -1])])
+    (value,) = recorder.node("InstanceNormalization", [value, unit, zero], epsilon=float(args[7]))
+    (value,) = recorder.node("Reshape", [value, recorder.literal(list(data.shape))])
+    for op, factor in (("Mul", scale), ("Add", shift)):
+        if factor is not None:
+            columns = (factor.shape[0], *(1,) * (data.dim() - 2))
+            (value,) = recorder.node(op, [value, recorder.weight(f"{recorder.name(factor)}.column", columns)])
+    recorder.declare(result[0], value)
+
+
 def _reduce(op: str) -> Handler:
     def record(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
         axes = args[1] if len(args) > 1 else None
@@ -357,16 +378,17 @@ _HANDLERS: Mapping[str, Handler] = {
     "floor": _unary("Floor"), "round": _unary("Round"), "logical_not": _unary("Not"), "bitwise_not": _unary("Not"),
     "hardsigmoid": _unary("HardSigmoid", alpha=1 / 6, beta=0.5), "mish": _unary("Mish"),
     "silu": _silu, "gelu": _gelu, "hardtanh": _hardtanh, "clamp": _clip, "clamp_min": _clip,
-    "leaky_relu": _leaky_relu, "elu": _elu, "_softmax": _softmax, "softmax": _softmax,
+    "leaky_relu": _leaky_relu, "elu": _elu, "_softmax": _softmax, "softmax": _softmax, "_safe_softmax": _softmax,
     "add": _binary("Add"), "sub": _binary("Sub"), "mul": _binary("Mul"), "div": _binary("Div"), "pow": _binary("Pow"),
     "maximum": _binary("Max"), "minimum": _binary("Min"), "rsub": _reversed_subtraction, "eq": _binary("Equal"),
     "gt": _binary("Greater"), "ge": _binary("GreaterOrEqual"), "lt": _binary("Less"), "le": _binary("LessOrEqual"),
     "logical_and": _binary("And"), "bitwise_and": _binary("And"), "where": _where, "masked_fill": _masked_fill,
     "convolution": _convolution, "linear": _linear, "addmm": _addmm, "mm": _binary("MatMul"), "bmm": _binary("MatMul"),
-    "native_layer_norm": _layer_norm, "embedding": _embedding,
+    "native_layer_norm": _layer_norm, "native_group_norm": _group_norm, "embedding": _embedding,
     "max_pool2d_with_indices": _max_pool, "max_pool3d_with_indices": _max_pool,
     "avg_pool1d": _average_pool, "avg_pool2d": _average_pool, "avg_pool3d": _average_pool,
-    "_adaptive_avg_pool2d": _adaptive_pool, "_adaptive_avg_pool3d": _adaptive_pool,
+    "adaptive_max_pool2d": _adaptive_max_pool, "_adaptive_avg_pool2d": _adaptive_pool,
+    "_adaptive_avg_pool3d": _adaptive_pool,
     "mean": _reduce("ReduceMean"), "sum": _reduce("ReduceSum"), "amax": _reduce("ReduceMax"),
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"),
     "view": _reshape, "_unsafe_view": _reshape, "reshape": _reshape, "_reshape_copy": _reshape, "expand": _expand,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,15 +13,15 @@ from automc.cost.shapes import broadcast
 
 Arguments = Sequence[Any]
 Keywords = Mapping[str, Any]
-Handler = Callable[[Recorder, Arguments, Keywords], "torch.Tensor | None"]
+Handler = Callable[[Recorder, Arguments, Keywords], "torch.Tensor | tuple[torch.Tensor, None] | None"]
 """Records the call and returns its result; None where it is left to the operators torch makes of it."""
 
 
-def _argument(args: Arguments, kwargs: Keywords, index: int, name: str, default: object = None) -> Any:
+def argument(args: Arguments, kwargs: Keywords, index: int, name: str, default: object = None) -> Any:
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
-def _made(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+def made(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, device="meta")
 
 
@@ -37,17 +36,17 @@ def pair(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
-    data, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
-    bias = _argument(args, kwargs, 2, "bias")
+    data, weight = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "weight")
+    bias = argument(args, kwargs, 2, "bias")
     rank = weight.dim() - 2
-    padding = _argument(args, kwargs, 4, "padding", 0)
+    padding = argument(args, kwargs, 4, "padding", 0)
     if not recorder.is_activation(data) or recorder.is_activation(weight) or data.dim() != weight.dim():
         return None
     if isinstance(padding, str):
         return None  # torch turns it into numbers, and into a Pad where both sides differ
-    stride = pair(_argument(args, kwargs, 3, "stride", 1), rank)
-    dilation = pair(_argument(args, kwargs, 5, "dilation", 1), rank)
-    groups = _argument(args, kwargs, 6, "groups", 1)
+    stride = pair(argument(args, kwargs, 3, "stride", 1), rank)
+    dilation = pair(argument(args, kwargs, 5, "dilation", 1), rank)
+    groups = argument(args, kwargs, 6, "groups", 1)
     if data.shape[1] != weight.shape[1] * groups:
         return None  # torch says what is wrong
     padding = pair(padding, rank)
@@ -58,7 +57,7 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch
     ]
     if min(spatial) < 1:
         return None
-    out = _made((data.shape[0], weight.shape[0], *spatial), data)
+    out = made((data.shape[0], weight.shape[0], *spatial), data)
     convolution(recorder, data, weight, bias, stride, padding, dilation, groups, out)
     return out
 
@@ -74,21 +73,23 @@ def convolution(
     groups: int,
     out: torch.Tensor,
 ) -> None:
-    inputs = [recorder.name(data), recorder.name(weight)]
-    if bias is not None:
-        inputs.append(recorder.name(bias))
+    """The exporter gives a convolution without a bias one of zeros, shared by all of that size."""
+    module = module_of(recorder, weight)
+    channels = weight.shape[0]
+    shift = recorder.name(bias) if bias is not None else recorder.weight(f"zero_bias_{channels}", (channels,))
+    inputs = [recorder.name(data), recorder.name(weight), shift]
     recorder.emit(
-        "Conv", inputs, out, module_of(recorder, weight), kernel_shape=list(weight.shape[2:]),
+        "Conv", inputs, out, module, kernel_shape=list(weight.shape[2:]),
         strides=list(stride), pads=[*padding, *padding], dilations=list(dilation), group=groups,
     )  # fmt: skip
 
 
 def _linear(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
-    data, weight = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
-    bias = _argument(args, kwargs, 2, "bias")
+    data, weight = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "weight")
+    bias = argument(args, kwargs, 2, "bias")
     if not recorder.is_activation(data) or weight.dim() != 2 or data.shape[-1] != weight.shape[1]:
         return None
-    out = _made((*data.shape[:-1], weight.shape[0]), data)
+    out = made((*data.shape[:-1], weight.shape[0]), data)
     linear(recorder, data, weight, bias, out)
     return out
 
@@ -96,10 +97,10 @@ def _linear(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tens
 def linear(
     recorder: Recorder, data: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor
 ) -> None:
-    """As exported: a Gemm for a matrix with bias, else a MatMul by the transposed weight, and an Add."""
+    """As exported: a Gemm for a matrix, else a MatMul by the transposed weight, and an Add."""
     name = module_of(recorder, weight)
-    if data.dim() == 2 and bias is not None:
-        inputs = [recorder.name(data), recorder.name(weight), recorder.name(bias)]
+    if data.dim() == 2:
+        inputs = [recorder.name(item) for item in (data, weight, bias) if item is not None]
         recorder.emit("Gemm", inputs, out, name, transB=1)
         return
     if recorder.is_activation(weight):
@@ -115,7 +116,7 @@ def linear(
 
 def _batch_norm(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = {name: _argument(args, kwargs, index, name) for index, name in enumerate(names)}
+    given = {name: argument(args, kwargs, index, name) for index, name in enumerate(names)}
     data, mean, variance = given["input"], given["running_mean"], given["running_var"]
     if not recorder.is_activation(data) or mean is None or variance is None or given["training"]:
         return None
@@ -129,61 +130,52 @@ def _batch_norm(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.
         recorder.name(mean),
         recorder.name(variance),
     ]
-    out = _made(data.shape, data)
+    out = made(data.shape, data)
     recorder.emit("BatchNormalization", inputs, out, name)
     return out
 
 
 def _matmul(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
-    left, right = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "other")
+    left, right = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "other")
     if not (recorder.is_activation(left) or recorder.is_activation(right)) or min(left.dim(), right.dim()) < 2:
         return None
     if left.shape[-1] != right.shape[-2]:
         return None
     batch = broadcast((tuple(left.shape[:-2]), tuple(right.shape[:-2]))) if max(left.dim(), right.dim()) > 2 else ()
-    out = _made((*batch, left.shape[-2], right.shape[-1]), left)
+    out = made((*batch, left.shape[-2], right.shape[-1]), left)
     recorder.emit("MatMul", [recorder.name(left), recorder.name(right)], out)
     return out
 
 
-def _attention(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
-    """Queries and keys are each scaled by the root of the scale, as the exporter does against overflow."""
-    query, key, value = (_argument(args, kwargs, index, name) for index, name in enumerate(("query", "key", "value")))
-    mask = _argument(args, kwargs, 3, "attn_mask")
-    causal, scale = _argument(args, kwargs, 5, "is_causal", False), kwargs.get("scale")
-    if not recorder.is_activation(query) or kwargs.get("enable_gqa", False):
+def _max_pool_1d(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
+    """One operator in the export; torch goes through a pool of two axes."""
+    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    data, *given = (argument(args, kwargs, index, name) for index, name in enumerate(names))
+    if kwargs.get("return_indices") or data.dim() != 3 or not recorder.is_activation(data):
         return None
-    root = math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    factor = recorder.literal([root], torch.float32)
-    rank = key.dim()
-    (scaled_query,) = recorder.node("Mul", [recorder.name(query), factor])
-    perm = [*range(rank - 2), rank - 1, rank - 2]
-    (transposed,) = recorder.node("Transpose", [recorder.name(key)], perm=perm)
-    (scaled_key,) = recorder.node("Mul", [transposed, factor])
-    (scores,) = recorder.node("MatMul", [scaled_query, scaled_key])
-    if causal:
-        additive = recorder.weight("causal_mask", (query.shape[-2], key.shape[-2]))
-        (scores,) = recorder.node("Add", [scores, additive])
-    elif mask is not None:
-        if mask.dtype is torch.bool and recorder.is_activation(mask):
-            zero, lowest = recorder.literal(0.0, torch.float32), recorder.literal(-math.inf, torch.float32)
-            (additive,) = recorder.node("Where", [recorder.name(mask), zero, lowest])
-        elif mask.dtype is torch.bool:
-            additive = recorder.weight(f"additive_{recorder.name(mask)}", tuple(mask.shape))
-        else:
-            additive = recorder.name(mask)
-        (scores,) = recorder.node("Add", [scores, additive])
-    (weights,) = recorder.node("Softmax", [scores], axis=-1)
-    batch = broadcast((tuple(query.shape[:-2]), tuple(value.shape[:-2])))
-    out = _made((*batch, query.shape[-2], value.shape[-1]), query)
-    recorder.emit("MatMul", [weights, recorder.name(value)], out)
+    kernel = _single(given[0])
+    stride = _single(given[1]) if given[1] else kernel
+    padding, dilation = _single(given[2] or 0), _single(given[3] or 1)
+    span = data.shape[2] + 2 * padding - dilation * (kernel - 1) - 1
+    length = span // stride + 1
+    if given[4] and span % stride and length * stride < data.shape[2] + padding:
+        length += 1
+    out = made((*data.shape[:2], length), data)
+    recorder.emit(
+        "MaxPool", [recorder.name(data)], out, kernel_shape=[kernel], strides=[stride], pads=[padding, padding],
+        dilations=[dilation], ceil_mode=int(bool(given[4])),
+    )  # fmt: skip
     return out
+
+
+def _single(value: int | Sequence[int]) -> int:
+    return value if isinstance(value, int) else value[0]
 
 
 def _dropout(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
     """Nothing at inference; one that is told to stay on at inference is left to its random operators."""
-    data = _argument(args, kwargs, 0, "input")
-    return data if isinstance(data, torch.Tensor) and not _argument(args, kwargs, 2, "training", True) else None
+    data = argument(args, kwargs, 0, "input")
+    return data if isinstance(data, torch.Tensor) and not argument(args, kwargs, 2, "training", True) else None
 
 
 FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
@@ -195,7 +187,8 @@ FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,
-    functional.scaled_dot_product_attention: _attention,
+    functional.max_pool1d: _max_pool_1d,
+    torch.max_pool1d: _max_pool_1d,
     functional.dropout: _dropout,
     functional.dropout1d: _dropout,
     functional.dropout2d: _dropout,

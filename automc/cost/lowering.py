@@ -163,7 +163,11 @@ def node_of(proto: onnx.NodeProto) -> Node:
 
 def _declared(value: onnx.ValueInfoProto) -> Tensor | None:
     kind = value.type.tensor_type
-    if not kind.HasField("shape") or any(not extent.HasField("dim_value") for extent in kind.shape.dim):
+    if (
+        not kind.elem_type
+        or not kind.HasField("shape")
+        or any(not extent.HasField("dim_value") for extent in kind.shape.dim)
+    ):
         return None
     return Tensor(tuple(extent.dim_value for extent in kind.shape.dim), kind.elem_type)
 
@@ -267,7 +271,9 @@ def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
     if node.op in ("Gemm", "FusedGemm", "QGemm"):
         return out.elements * first.shape[0 if node.int("transA") else 1]
     if node.op in _MATRIX_PRODUCTS:
-        return out.elements * first.shape[-2 if node.int("transA") else -1]
+        if not node.int("transA"):
+            return out.elements * first.shape[-1]
+        return out.elements * first.shape[0 if node.int("transBatchA") else -2]
     return 0
 
 

@@ -186,15 +186,13 @@ class Recorder:
             if before is None or before.op_type != "Conv" or readers[source] > 1 or source in outputs:
                 kept.append(node)
                 continue
-            weight = before.input[1]
-            if weight not in self._weights:  # computed on the way: there is nothing to fold into
+            if before.input[1] not in self._weights:  # computed on the way: there is nothing to fold into
                 kept.append(node)
                 continue
-            if readers[weight] > 1:  # folding gives each user its own
-                before.input[1] = self.weight(f"{before.name}.folded_weight", *self._weights[weight])
-                readers[weight] -= 1
-            if len(before.input) < 3:
-                before.input.append(self.weight(f"{before.name}.folded_bias", self._weights[before.input[1]][0][:1]))
+            for slot, shared in enumerate(before.input):
+                if slot > 0 and readers[shared] > 1:  # folding gives each user its own
+                    before.input[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
+                    readers[shared] -= 1
             before.output[0] = node.output[0]
             producer[node.output[0]] = before
         return kept

@@ -117,7 +117,7 @@ def infer(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...] | None:
 
     block: channels per block of the runtime's blocked layout.
     """
-    rule = _RULES.get(node.op)
+    rule = _upsample if node.op == "Upsample" and node.domain == NCHWC_DOMAIN else _RULES.get(node.op)
     return None if rule is None else rule(node, inputs, block)
 
 
@@ -175,6 +175,12 @@ def _pool(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
         spatial = windows(extents, node.ints("kernel_shape"), node, ceil_mode=bool(node.int("ceil_mode")))
     pooled = Tensor((first.shape[0], *((*spatial, channels) if nhwc else (channels, *spatial))), first.dtype)
     return (pooled, Tensor(pooled.shape, INT64))[: len(node.outputs)]
+
+
+def _upsample(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]:
+    first = _given(node, inputs)
+    scales = node.ints("scales")
+    return (Tensor(tuple(extent * scale for extent, scale in zip(first.shape, scales, strict=True)), first.dtype),)
 
 
 def _elementwise(*operands: int) -> Rule:
@@ -247,6 +253,10 @@ def _matmul_n_bits(node: Node, inputs: Inputs, block: int) -> tuple[Tensor, ...]
 
 def matmul_shape(node: Node, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of a (batched) matrix product, transposed where the node says so; vectors count as in numpy."""
+    if node.int("transBatchA"):  # the first axis counts rows (or columns) and comes after those of the batch
+        left = (*left[1:-1], left[0], left[-1])
+    if node.int("transBatchB"):
+        right = (*right[1:-1], right[0], right[-1])
     if len(left) > 1 and node.int("transA"):
         left = (*left[:-2], left[-1], left[-2])
     if len(right) > 1 and node.int("transB"):
@@ -308,7 +318,7 @@ def infer_standard(
         if not name:
             continue
         kind = found[name].tensor_type if name in found else None
-        if kind is None or any(not extent.HasField("dim_value") for extent in kind.shape.dim):
+        if kind is None or not kind.elem_type or any(not extent.HasField("dim_value") for extent in kind.shape.dim):
             shapes = [list(inputs[name].shape) for name in node.input if name]
             raise UnseenOperatorError(
                 f"operator {node.op_type} (node {node.name!r}, inputs {shapes}): its output shape depends on data",

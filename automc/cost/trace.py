@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from automc.cost.aten import quick_result, record_call
+from automc.cost.attention import ATTENTION
 from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
 from automc.cost.recorder import Recorder
@@ -47,6 +48,9 @@ def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch:
     return recorder.model(inputs, _tensors(result))
 
 
+_CALLS = {**FUNCTIONS, **ATTENTION}
+
+
 class _Functions(TorchFunctionMode):
     """Catches the calls that must not dissolve."""
 
@@ -61,7 +65,7 @@ class _Functions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        handler = FUNCTIONS.get(func)
+        handler = _CALLS.get(func)
         if handler is not None:
             made = handler(self._recorder, args, kwargs or {})
             if made is not None:
