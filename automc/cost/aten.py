@@ -128,6 +128,10 @@ def _leaky_relu(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], 
     recorder.emit("LeakyRelu", [recorder.name(args[0])], result, alpha=float(slope))
 
 
+def _prelu(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    recorder.emit("PRelu", [recorder.name(args[0]), recorder.name(args[1])], result)
+
+
 def _elu(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     recorder.emit("Elu", [recorder.name(args[0])], result, alpha=float(args[1] if len(args) > 1 else 1.0))
 
@@ -348,12 +352,17 @@ def _masked_fill(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any],
 
 
 def _resize(mode: str) -> Handler:
+    """By factors where the network gives them, else to a size: as exported."""
+
     def record(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
-        sizes = recorder.literal(list(result.shape))
         aligned = mode == "linear" and bool(args[2])
+        factors = [factor for factor in args[3 if mode == "linear" else 2 :] if factor is not None]
+        given = ["", recorder.literal([1.0, 1.0, *factors], torch.float32)] if factors else ["", "", ""]
+        if not factors:
+            given[2] = recorder.literal(list(result.shape))
         transform = "align_corners" if aligned else "asymmetric" if mode == "nearest" else "pytorch_half_pixel"
         recorder.emit(
-            "Resize", [recorder.name(args[0]), "", "", sizes], result, mode=mode,
+            "Resize", [recorder.name(args[0]), *given], result, mode=mode,
             coordinate_transformation_mode=transform, nearest_mode="floor",
         )  # fmt: skip
 
@@ -378,7 +387,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "floor": _unary("Floor"), "round": _unary("Round"), "logical_not": _unary("Not"), "bitwise_not": _unary("Not"),
     "hardsigmoid": _unary("HardSigmoid", alpha=1 / 6, beta=0.5), "mish": _unary("Mish"),
     "silu": _silu, "gelu": _gelu, "hardtanh": _hardtanh, "clamp": _clip, "clamp_min": _clip,
-    "leaky_relu": _leaky_relu, "elu": _elu, "_softmax": _softmax, "softmax": _softmax, "_safe_softmax": _softmax,
+    "leaky_relu": _leaky_relu, "elu": _elu, "_prelu_kernel": _prelu, "_softmax": _softmax, "softmax": _softmax, "_safe_softmax": _softmax,
     "add": _binary("Add"), "sub": _binary("Sub"), "mul": _binary("Mul"), "div": _binary("Div"), "pow": _binary("Pow"),
     "maximum": _binary("Max"), "minimum": _binary("Min"), "rsub": _reversed_subtraction, "eq": _binary("Equal"),
     "gt": _binary("Greater"), "ge": _binary("GreaterOrEqual"), "lt": _binary("Less"), "le": _binary("LessOrEqual"),

@@ -16,8 +16,17 @@ from automc.techniques.quantspec import QuantSpec, activation_edit, targets, wri
 if TYPE_CHECKING:
     import onnx
 
-_NOT_NEGATIVE: Mapping[str, float] = {"Relu": 4.0, "Clip": 6.0, "Sigmoid": 1.0, "HardSigmoid": 1.0, "Softmax": 1.0}
+_HIGHEST: Mapping[str, float] = {"Relu": 4.0, "Clip": 6.0, "Sigmoid": 1.0, "HardSigmoid": 1.0, "Softmax": 1.0}
 """Operators whose result starts at 0, with an upper end it may have: a Relu in front of such a range folds into it."""
+
+_KEEPS_SIGN = frozenset({
+    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Expand", "Pad", "Concat",
+    "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceSum", "Resize", "Add", "Mul",
+})  # fmt: skip
+"""Operators that put out nothing negative where all their activations are not."""
+
+_KEEPS_RANGE = frozenset({"Expand", "Resize"})
+"""Operators that repeat values: calibration finds their input's range again (not of a Resize that interpolates)."""
 
 
 def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.ModelProto:
@@ -27,14 +36,11 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
     """
     chosen = scheme or Int8Facts()
     found = targets(model)
-    producer = {name: node.op_type for node in model.graph.node for name in node.output}
     dims = {item.name: tuple(item.dims) for item in model.graph.initializer}
+    ranges = _ranges(model)
     edits: dict[str, QuantiseEdit] = {}
-    for index, tensor in enumerate(found.activations):
-        high = _NOT_NEGATIVE.get(producer.get(tensor, ""))
-        stretch = 1.0 - index / 4096  # no two tensors share a scale by chance, so none here do
-        low, high = (0.0, high * stretch) if high is not None else (-stretch, stretch)
-        edits[tensor] = activation_edit(low, high, tensor, chosen.activation_type)
+    for tensor in found.activations:
+        edits[tensor] = activation_edit(*ranges[tensor], tensor, chosen.activation_type)
     for tensor, leader in found.followers.items():
         edits[tensor] = edits[leader].model_copy(update={"tensor": tensor})
     zero = 128 if chosen.weight_type == "uint8" else 0
@@ -45,3 +51,26 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
             axis=axis if chosen.per_channel else None,
         )  # fmt: skip
     return write_qdq(model, QuantSpec(tuple(edits.values())))
+
+
+def _ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    """A range every activation might have: from 0 where it cannot be negative, equal to another's where it has to be.
+
+    Apart from that no two are equal, as no two calibrated ones are: the runtime drops pairs between equal ones.
+    """
+    weights = {item.name for item in model.graph.initializer}
+    ranges = {item.name: (-1.0, 1.0) for item in model.graph.input}
+    for index, node in enumerate(model.graph.node):
+        given = [ranges[name] for name in node.input if name in ranges and name not in weights]
+        repeats = node.op_type in _KEEPS_RANGE and all(item.s != b"linear" for item in node.attribute)
+        stretch = 1.0 - (index + 1) / 4096
+        if repeats and given:
+            found = given[0]
+        elif node.op_type in _HIGHEST:
+            found = (0.0, _HIGHEST[node.op_type] * stretch)
+        elif node.op_type in _KEEPS_SIGN and given and all(low >= 0 for low, _ in given):
+            found = (0.0, 4.0 * stretch)
+        else:
+            found = (-stretch, stretch)
+        ranges.update(dict.fromkeys(node.output, found))
+    return ranges
