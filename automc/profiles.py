@@ -92,6 +92,8 @@ class HardwareProfile(Frozen):
     held_out: tuple[HeldOut, ...]
     calibration_digest: str
     """sha256 of calibration.json beside the profile."""
+    anchor_ms: float | None = None
+    """What the small fixed network of the timing protocol takes on this device when it is calm."""
 
 
 def cache_folder() -> Path:
@@ -139,11 +141,16 @@ def profile_folder(name: str) -> Path:
     )
 
 
+def calibration_text(calibration: dict[str, JsonValue]) -> str:
+    """calibration.json as it is stored; its sha256 is the profile's `calibration_digest`."""
+    return json.dumps(calibration, indent=1, sort_keys=True)
+
+
 def save_profile(profile: HardwareProfile, calibration: dict[str, JsonValue], folder: Path) -> None:
     """Write profile.yaml and calibration.json; the profile appears last, so a half-written folder is no profile."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (
-        ("calibration.json", json.dumps(calibration, indent=1, sort_keys=True)),
+        ("calibration.json", calibration_text(calibration)),
         ("profile.yaml", yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False)),
     ):
         part = folder / f".{name}.part"

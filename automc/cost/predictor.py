@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from automc.cost.calibration import Calibration, Interval, load_calibration
+from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
+from automc.cost.features import SMALL_WEIGHTS, kernel_class
+from automc.cost.fit import MEMORY, SESSION, far_share, in_range
 from automc.cost.kernels import KernelGraph, KernelRow
+from automc.errors import UnseenOperatorError
+from automc.profiles import HardwareProfile
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,116 @@ class Predictor(Protocol):
     def unseen(self, graph: KernelGraph) -> Sequence[KernelRow]:
         """Rows of kernel classes that were never calibrated."""
         ...
+
+
+class CalibratedPredictor:
+    """Costs from a stored calibration: non-negative physical features per kernel class, no hidden state.
+
+    Kernel costs are remembered by signature, so that predicting an edited graph costs what changed.
+    """
+
+    def __init__(self, profile: HardwareProfile, calibration: Calibration) -> None:
+        self.profile = profile
+        self._calibration = calibration
+        self._fit = calibration.fit()
+        self._energy = calibration.energy()
+        self._session_ms = self._fit.coefficients.get(SESSION, 0.0)
+        self._memory_ms = self._fit.coefficients.get(MEMORY, 0.0)
+        self._known: dict[KernelRow, tuple[str, float, bool]] = {}
+        self._source = (
+            f"{profile.name}: {profile.calibration} calibration {profile.calibration_digest[:12]}, "
+            f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}, {profile.threads} thread"
+            + ("s" if profile.threads > 1 else "")
+        )
+
+    def predict(self, graph: KernelGraph) -> Costs:
+        """Costs of a whole network. Raises UnseenOperatorError naming every class that was never calibrated."""
+        parts = self._parts(graph)
+        latency = sum(latency for latency, _, _ in parts)
+        covered = sum(latency for latency, _, inside in parts if inside)
+        energy = sum(energy for _, energy, _ in parts)
+        coverage = covered / latency if latency else 1.0
+        return Costs(
+            self._latency(latency, coverage, self._interval(graph)),
+            self._joules(energy, coverage),
+            self._memory(graph),
+        )
+
+    def kernels(self, graph: KernelGraph) -> Sequence[KernelCost]:
+        """One entry per row; the overhead of calling the session is spread evenly over the rows."""
+        costs = []
+        for row, (latency, energy, inside) in zip(graph.rows, self._parts(graph), strict=True):
+            spread = self._fit.spread.get(kernel_class(row, self._fit.machine), 0.0)
+            interval = Interval(low=1 / (1 + spread), high=1 + spread)
+            coverage = 1.0 if inside else 0.0
+            costs.append(KernelCost(row, self._latency(latency, coverage, interval), self._joules(energy, coverage)))
+        return costs
+
+    def unseen(self, graph: KernelGraph) -> Sequence[KernelRow]:
+        return [row for row in graph.rows if kernel_class(row, self._fit.machine) not in self._fit.ranges]
+
+    def _parts(self, graph: KernelGraph) -> list[tuple[float, float, bool]]:
+        """(milliseconds, millijoules, within the calibrated range) per row."""
+        missing = self.unseen(graph)
+        if missing:
+            seen = {f"{kernel_class(row, self._fit.machine)} {shapes_of(row)}" for row in missing}
+            raise UnseenOperatorError(
+                f"profile {self.profile.name!r} was never calibrated for " + "; ".join(sorted(seen)),
+                next_step=f"automc profile calibrate {self.profile.name}",
+            )
+        far = far_share(graph, self._fit.machine)
+        share = self._session_ms / len(graph.rows) if graph.rows else 0.0
+        parts = []
+        for row in graph.rows:
+            _, near_ms, inside = self._row(row)
+            latency = near_ms + share
+            if row.bytes_weights > SMALL_WEIGHTS:
+                latency += self._memory_ms * far * row.bytes_weights / 1e6
+            parts.append((latency, self._energy.kernel_mj(row, latency, far), inside))
+        return parts
+
+    def _row(self, row: KernelRow) -> tuple[str, float, bool]:
+        key = row
+        known = self._known.get(key)
+        if known is None:
+            kind = kernel_class(row, self._fit.machine)
+            known = (kind, self._fit.row_ms(row, 0.0), in_range(row, self._fit.ranges[kind]))
+            self._known[key] = known
+        return known
+
+    def _interval(self, graph: KernelGraph) -> Interval:
+        integer = any(row.precision == "int8" and row.macs for row in graph.rows)
+        return self._calibration.intervals["int8" if integer and "int8" in self._calibration.intervals else "fp32"]
+
+    def _latency(self, value: float, coverage: float, interval: Interval) -> Estimate:
+        # what lies outside the calibrated range may be off by as much again, in proportion to its share
+        widen = 1.0 + (1.0 - coverage)
+        return Estimate(
+            value, value * interval.low / widen, value * interval.high * widen, "ms", coverage, self._source
+        )
+
+    def _joules(self, value: float, coverage: float) -> Estimate:
+        factor = MODEL_INTERVAL * (2.0 - coverage)
+        return Estimate(value, value / factor, value * factor, "mJ", coverage, MODEL_NAME)
+
+    def _memory(self, graph: KernelGraph) -> Estimate:
+        """Weights, live activations and the runtime itself; the runtime may keep weights a second time, packed."""
+        weights, live = graph.weight_bytes / 2**20, graph.peak_activation_bytes / 2**20
+        runtime = self._calibration.runtime_memory_mb
+        return Estimate(
+            runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0, self._source
+        )
+
+
+def shapes_of(row: KernelRow) -> str:
+    """Input and output shapes, for messages: "[1, 3, 32, 32] -> [1, 16, 32, 32]"."""
+    given = ", ".join(str(list(shape)) for shape in row.input_shapes)
+    return f"{given} -> {list(row.output_shape)}"
+
+
+def load_predictor(profile: HardwareProfile, folder: Path | None = None) -> CalibratedPredictor:
+    """The predictor of a calibrated profile. folder: where it lies, by default where its name is found.
+
+    Raises StaleCalibrationError where calibration.json is missing or is not the one the profile was written with.
+    """
+    return CalibratedPredictor(profile, load_calibration(profile, folder))

@@ -1,0 +1,93 @@
+"""calibration.json: coefficients with their units, ranges, errors and the conditions they were measured under."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue, ValidationError
+
+from automc.cost.energy import EnergyModel
+from automc.cost.features import Machine
+from automc.cost.fit import Fit, Range
+from automc.errors import StaleCalibrationError
+from automc.profiles import Frozen, HardwareProfile, profile_folder
+
+
+class ClassRange(Frozen):
+    """The extents a kernel class was calibrated with, and by how many observations."""
+
+    low: dict[str, float]
+    high: dict[str, float]
+    observations: int
+    spread: float
+    """|relative residual| of the observations holding this class, 90th percentile."""
+
+
+class Interval(Frozen):
+    """Ratios measured / predicted that hold 90 % of the held-out networks."""
+
+    low: float
+    high: float
+
+
+class Calibration(Frozen):
+    """What `load_predictor` needs, and what a reader needs to judge it."""
+
+    schema_version: Literal[1] = 1
+    units: str = "milliseconds per unit: a call, a million elements, MACs or steps, or a million bytes"
+    block: int
+    cache_bytes: int
+    coefficients: dict[str, float]
+    classes: dict[str, ClassRange]
+    intervals: dict[Literal["fp32", "int8"], Interval]
+    runtime_memory_mb: float
+    energy_model: dict[str, float]
+    seed: int
+    observations: int
+    rows_digest: str
+    """sha256 over every observation's name and milliseconds."""
+    versions: dict[str, str]
+    measured_s: float
+
+    def fit(self) -> Fit:
+        """The fit as it was when stored: same numbers in any process."""
+        return Fit(
+            Machine(self.block, self.cache_bytes),
+            self.coefficients,
+            {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
+            {name: entry.spread for name, entry in self.classes.items()},
+        )
+
+    def energy(self) -> EnergyModel:
+        return EnergyModel.from_constants(self.energy_model)
+
+    def as_json(self) -> dict[str, JsonValue]:
+        stored: dict[str, JsonValue] = self.model_dump(mode="json")
+        return stored
+
+
+def load_calibration(profile: HardwareProfile, folder: Path | None = None) -> Calibration:
+    """calibration.json beside the profile. folder: where the profile lies, by default where its name is found.
+
+    Raises StaleCalibrationError where the file is missing, damaged, or not the one the profile was written with.
+    """
+    path = (folder or profile_folder(profile.name)) / "calibration.json"
+    again = f"automc profile calibrate {profile.name}"
+    if not path.is_file():
+        raise StaleCalibrationError(
+            f"{path}: no such file, so profile {profile.name!r} cannot predict", next_step=again
+        )
+    text = path.read_text()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if digest != profile.calibration_digest:
+        raise StaleCalibrationError(
+            f"{path} is not what profile {profile.name!r} was calibrated with: sha256 {digest[:12]}, "
+            f"expected {profile.calibration_digest[:12]}",
+            next_step=again,
+        )
+    try:
+        return Calibration.model_validate_json(text)
+    except ValidationError as error:
+        raise StaleCalibrationError(f"{path}: written by another version: {error}", next_step=again) from error

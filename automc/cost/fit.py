@@ -1,0 +1,178 @@
+"""Fit the time of kernels from measured networks: non-negative least squares on relative error, robust to outliers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automc.cost.features import Machine, extent_of, features, kernel_class
+from automc.cost.kernels import KernelGraph, KernelRow
+from automc.errors import MeasurementError
+
+SESSION = "session:calls"
+MEMORY = "memory:weights"
+OUTLIER = 0.05  # relative residual beyond which an observation counts less; the test-retest spread of one pass
+ROUNDS = 4
+SHRINKAGE = 1e-3  # keeps columns that always go together from trading places; in units of the scaled columns
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Something that was timed. whole: a network through a session, else the kernels alone (no session overhead)."""
+
+    graph: KernelGraph
+    latency_ms: float
+    whole: bool = True
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest and largest extent a class was calibrated with, by quantity, and by how many observations."""
+
+    low: Mapping[str, float]
+    high: Mapping[str, float]
+    observations: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """coefficients: milliseconds per unit of each column (`features`). spread: |relative residual| at 90 % by class."""
+
+    machine: Machine
+    coefficients: Mapping[str, float]
+    ranges: Mapping[str, Range]
+    spread: Mapping[str, float]
+
+    def row_ms(self, row: KernelRow, far: float) -> float:
+        """Milliseconds of one kernel, session overhead not included. far: `far_share` of its network."""
+        total = 0.0
+        for name, value in features(row, self.machine).items():
+            total += self.coefficients.get(name, 0.0) * value * (far if name == MEMORY else 1.0)
+        return total
+
+    def graph_ms(self, graph: KernelGraph) -> float:
+        """Milliseconds of a whole network, session overhead included."""
+        far = far_share(graph, self.machine)
+        return self.coefficients.get(SESSION, 0.0) + sum(self.row_ms(row, far) for row in graph.rows)
+
+
+def far_share(graph: KernelGraph, machine: Machine) -> float:
+    """Share of a network's data that cannot stay in the core's own cache from one run to the next, 0 to 1."""
+    total = graph.weight_bytes + graph.peak_activation_bytes
+    return max(0.0, 1.0 - machine.cache_bytes / total) if total else 0.0
+
+
+def columns_of(observation: Observation, machine: Machine) -> dict[str, float]:
+    """All columns of an observation, summed over its kernels."""
+    total: dict[str, float] = defaultdict(float)
+    far = far_share(observation.graph, machine)
+    for row in observation.graph.rows:
+        for name, value in features(row, machine).items():
+            total[name] += value * (far if name == MEMORY else 1.0)
+    if observation.whole:
+        total[SESSION] = 1.0
+    return total
+
+
+def fit(observations: Sequence[Observation], machine: Machine) -> Fit:
+    """Coefficients of all columns at once: kernels alone, micro models and whole networks may be mixed freely.
+
+    Minimises the squared relative error over non-negative coefficients; observations off by more than OUTLIER lose
+    weight in proportion (Huber 1964) over ROUNDS reweightings. Deterministic.
+    Raises MeasurementError where there is nothing to fit.
+    """
+    if not observations:
+        raise MeasurementError(
+            "nothing was measured, so nothing can be fitted", next_step="automc profile calibrate host"
+        )
+    tables = [columns_of(observation, machine) for observation in observations]
+    names = sorted({name for table in tables for name in table})
+    index = {name: position for position, name in enumerate(names)}
+    design = np.zeros((len(tables), len(names)))
+    for line, (table, observation) in enumerate(zip(tables, observations, strict=True)):
+        for name, value in table.items():
+            design[line, index[name]] = value / observation.latency_ms
+    scale = np.linalg.norm(design, axis=0)
+    scale[scale == 0] = 1.0
+    design /= scale
+    prior = np.array([observation.weight for observation in observations])
+    weights = prior.copy()
+    solution = np.zeros(len(names))
+    for _ in range(ROUNDS):
+        gram = design.T @ (design * weights[:, None]) + np.eye(len(names)) * SHRINKAGE**2
+        solution = non_negative_least_squares(gram, design.T @ weights, solution)
+        residual = np.abs(design @ solution - 1.0)
+        weights = prior * np.minimum(1.0, OUTLIER / np.maximum(residual, 1e-9))
+    coefficients = {name: float(value) for name, value in zip(names, solution / scale, strict=True) if value > 0}
+    residuals = design @ solution - 1.0
+    return Fit(machine, coefficients, _ranges(observations, machine), _spread(observations, machine, residuals))
+
+
+def non_negative_least_squares(gram: np.ndarray, projected: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The x >= 0 that minimises x' gram x / 2 - projected' x, by active sets, from the support of `start`.
+
+    gram: (n, n), positive definite. projected, start: (n,). Exact up to rounding; a warm start saves most of the steps.
+    Source: Bro and De Jong 1997, "A fast non-negativity-constrained least squares algorithm".
+    """
+    x = start.copy()
+    passive = x > 0
+    x[~passive] = 0.0
+    tolerance = 1e-10 * max(1.0, float(np.abs(projected).max()))
+    for step in range(10 * x.size + 1):
+        while passive.any():
+            trial = np.zeros_like(x)
+            trial[passive] = np.linalg.solve(gram[np.ix_(passive, passive)], projected[passive])
+            sunk = passive & (trial <= 0)
+            if not sunk.any():
+                x = trial
+                break
+            # go as far towards the trial as feasibility allows, then drop what reached zero
+            ratios = x[sunk] / np.maximum(x[sunk] - trial[sunk], 1e-300)
+            x = x + float(ratios.min()) * (trial - x)
+            passive &= x > 1e-14
+            x[~passive] = 0.0
+        slope = projected - gram @ x
+        slope[passive] = -np.inf
+        if slope.max() <= tolerance:
+            return x
+        # early on many columns enter at once; single entries at the end keep it from cycling
+        eager = slope > 0.3 * slope.max() if step < 40 else slope == slope.max()
+        passive |= eager
+    raise MeasurementError("the fit did not converge", next_step="automc profile calibrate host")
+
+
+def _ranges(observations: Sequence[Observation], machine: Machine) -> dict[str, Range]:
+    extents: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    for observation in observations:
+        kinds = set()
+        for row in observation.graph.rows:
+            kind = kernel_class(row, machine)
+            extents[kind].append(extent_of(row))
+            kinds.add(kind)
+        seen.update(kinds)
+    return {
+        kind: Range(
+            {name: min(entry[name] for entry in entries) for name in entries[0]},
+            {name: max(entry[name] for entry in entries) for name in entries[0]},
+            seen[kind],
+        )
+        for kind, entries in sorted(extents.items())
+    }
+
+
+def _spread(observations: Sequence[Observation], machine: Machine, residuals: np.ndarray) -> dict[str, float]:
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for observation, residual in zip(observations, residuals, strict=True):
+        for kind in {kernel_class(row, machine) for row in observation.graph.rows}:
+            by_kind[kind].append(abs(float(residual)))
+    return {kind: float(np.percentile(values, 90)) for kind, values in sorted(by_kind.items())}
+
+
+def in_range(row: KernelRow, known: Range, *, slack: float = 1.5) -> bool:
+    """Whether the kernel's extents lie within the calibrated ones, widened by `slack` on both sides."""
+    return all(known.low[name] / slack <= value <= known.high[name] * slack for name, value in extent_of(row).items())

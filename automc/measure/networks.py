@@ -1,0 +1,362 @@
+"""What is timed to calibrate a device: micro models of one kernel kind each, and random small networks.
+
+The random networks are chains of randomly drawn blocks and follow no published architecture; the families of
+`families.py` are kept for the held-out error and nothing is ever fitted on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from automc.measure.builder import GraphBuilder, Scheme, Value
+
+MICRO_MACS = 24e6  # largest micro model: about 1 ms on one core at 25 GMAC/s, so that a pass stays affordable
+MICRO_ELEMENTS = 2**18  # 1 MB of floats: beyond the second-level cache of today's cores
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One model of a calibration set. kind: micro kernel kind, "random", or a family."""
+
+    name: str
+    kind: str
+    scheme: Scheme
+    model: bytes
+
+
+class Draw:
+    """Random sizes: log-uniform, half of the channels on multiples of 16, a quarter on 4, a quarter anywhere."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.generator = generator
+
+    def integer(self, low: int, high: int) -> int:
+        """Log-uniform in [low, high]."""
+        return round(float(np.exp(self.generator.uniform(np.log(low), np.log(high)))))
+
+    def channels(self, low: int = 4, high: int = 512) -> int:
+        step = int(self.generator.choice([16, 16, 4, 1]))
+        return max(low, step * max(1, round(self.integer(low, high) / step)))
+
+    def pick(self, *options: int) -> int:
+        return int(self.generator.choice(options))
+
+    def word(self, *options: str) -> str:
+        return str(self.generator.choice(options))
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.generator.random() < probability)
+
+
+Micro = Callable[[GraphBuilder, Draw], Value]
+
+
+def _conv_size(draw: Draw, cost_per_pixel: float, low: int = 1, high: int = 64) -> int:
+    """A feature map such that the kernel's cost is log-uniform between MICRO_MACS / 200 and MICRO_MACS."""
+    target = MICRO_MACS / 200 * 200 ** float(draw.generator.random())
+    return int(np.clip(np.sqrt(target / cost_per_pixel), low, high))
+
+
+def _act(draw: Draw) -> str | None:
+    return None if draw.chance(0.3) else draw.word("Relu", "Relu", "Relu", "Clip")
+
+
+def _image(b: GraphBuilder, channels: int, size: int, draw: Draw) -> Value:
+    width = size if draw.chance(0.8) else draw.integer(max(1, size // 2), size)
+    return b.input((1, channels, size, width))
+
+
+def conv_dense(b: GraphBuilder, draw: Draw) -> Value:
+    kernel = draw.pick(3, 3, 3, 5, 7)
+    cin, cout = draw.channels(16, 384), draw.channels(4, 384)
+    size = _conv_size(draw, cin * cout * kernel**2)
+    stride = draw.pick(1, 1, 2) if size > 2 else 1
+    return b.conv(_image(b, cin, size, draw), cout, kernel, stride=stride, act=_act(draw))
+
+
+def conv_pointwise(b: GraphBuilder, draw: Draw) -> Value:
+    cin, cout = draw.channels(16, 768), draw.channels(4, 768)
+    size = _conv_size(draw, cin * cout)
+    stride = draw.pick(1, 1, 1, 2) if size > 2 else 1
+    return b.conv(_image(b, cin, size, draw), cout, 1, stride=stride, act=_act(draw))
+
+
+def conv_narrow(b: GraphBuilder, draw: Draw) -> Value:
+    """Few input channels: the stem, and layers pruned below the block size."""
+    kernel = draw.pick(1, 3, 3, 5, 7)
+    cin, cout = draw.pick(1, 3, 3, 3, draw.integer(2, 15)), draw.channels(4, 128)
+    size = _conv_size(draw, cin * cout * kernel**2, low=4, high=112)
+    stride = draw.pick(1, 2) if size > 4 else 1
+    return b.conv(_image(b, cin, size, draw), cout, kernel, stride=stride, act=_act(draw))
+
+
+def conv_asymmetric(b: GraphBuilder, draw: Draw) -> Value:
+    long = draw.pick(3, 5, 7)
+    kernel = (long, 1) if draw.chance(0.5) else (1, long)
+    cin, cout = draw.channels(4, 384), draw.channels(4, 384)
+    return b.conv(_image(b, cin, _conv_size(draw, cin * cout * long), draw), cout, kernel, act=_act(draw))
+
+
+def conv_depthwise(b: GraphBuilder, draw: Draw) -> Value:
+    kernel, channels = draw.pick(3, 3, 3, 5, 7), draw.channels(8, 768)
+    size = _conv_size(draw, channels * kernel**2 * 4, low=2, high=64)
+    stride = draw.pick(1, 1, 2) if size > 2 else 1
+    return b.conv(_image(b, channels, size, draw), channels, kernel, stride=stride, groups=channels, act=_act(draw))
+
+
+def conv_grouped(b: GraphBuilder, draw: Draw) -> Value:
+    groups, kernel = draw.pick(2, 2, 4, 8, 16, 32), draw.pick(1, 3, 3)
+    inside = draw.integer(2, max(2, 256 // groups))
+    outside = inside if draw.chance(0.6) else draw.integer(2, max(2, 256 // groups))
+    if draw.chance(0.5):
+        inside, outside = max(4, inside // 4 * 4), max(4, outside // 4 * 4)
+    size = _conv_size(draw, groups * inside * outside * kernel**2 * 2)
+    return b.conv(_image(b, groups * inside, size, draw), groups * outside, kernel, groups=groups, act=_act(draw))
+
+
+def conv_chain(b: GraphBuilder, draw: Draw) -> Value:
+    """Convolutions after each other: the reorders at the ends are paid once."""
+    kernel = draw.pick(1, 3, 3)
+    width = draw.channels(16, 192)
+    x = _image(b, width, _conv_size(draw, 3 * width**2 * kernel**2), draw)
+    for _ in range(3):
+        x = b.conv(x, width if draw.chance(0.5) else draw.channels(16, 192), kernel, act=_act(draw))
+    return x
+
+
+def conv_residual(b: GraphBuilder, draw: Draw) -> Value:
+    kernel = draw.pick(1, 3)
+    width = draw.channels(16, 192)
+    x = b.conv(_image(b, width, _conv_size(draw, 2 * width**2 * kernel**2), draw), width, kernel)
+    return b.conv(x, width, kernel, act=draw.word("Relu", "Relu", "Clip") if draw.chance(0.8) else None, add=x)
+
+
+def squeeze_excite(b: GraphBuilder, draw: Draw) -> Value:
+    width = draw.channels(16, 384)
+    x = b.conv(_image(b, width, _conv_size(draw, 4 * width), draw), width, 1 if draw.chance(0.5) else 3, groups=width)
+    gate = b.conv(b.global_pool(x), draw.channels(4, 64), 1)
+    gate = b.conv(gate, width, 1, act=draw.word("Sigmoid", "HardSigmoid"))
+    return b.binary("Mul", x, gate)
+
+
+def gemm(b: GraphBuilder, draw: Draw) -> Value:
+    rows = 1 if draw.chance(0.7) else draw.integer(1, 128)
+    inner, outer = draw.channels(4, 2048), draw.channels(2, 1024)
+    return b.gemm(b.input((rows, inner)), outer, act="Relu" if draw.chance(0.5) else None)
+
+
+def linear(b: GraphBuilder, draw: Draw) -> Value:
+    tokens, inner, outer = draw.integer(1, 197), draw.channels(8, 768), draw.channels(8, 768)
+    tokens = min(tokens, max(1, int(2 * MICRO_MACS / (inner * outer))))
+    return b.linear(b.input((1, tokens, inner)), outer, act="Relu" if draw.chance(0.3) else None)
+
+
+def attention(b: GraphBuilder, draw: Draw) -> Value:
+    """Two products of activations and a softmax, per head."""
+    heads, tokens, width = draw.pick(1, 2, 4, 8), draw.integer(4, 197), draw.integer(8, 96)
+    q, k = b.input((1, heads, tokens, width)), b.input((1, heads, width, tokens))
+    scores = b.constant_binary("Mul", b.matmul(q, k))
+    return b.matmul(b.unary("Softmax", scores, axis=-1), b.input((1, heads, tokens, width)))
+
+
+def elementwise(b: GraphBuilder, draw: Draw) -> Value:
+    op = draw.word("Add", "Add", "Mul", "Sub", "Div")
+    if draw.chance(0.3):  # token shapes, bias along the last axis
+        shape = (1, draw.integer(1, 197), draw.channels(8, 768))
+        return b.constant_binary(op, b.input(shape), shape[-1:])
+    channels, size = draw.channels(4, 384), draw.integer(1, 40)
+    size = min(size, int(np.sqrt(MICRO_ELEMENTS / channels)))
+    x = b.input((1, channels, size, size))
+    if draw.chance(0.25):
+        return b.constant_binary(op, x)
+    other = b.input((1, channels, 1, 1) if draw.chance(0.4) else x.shape)
+    return b.binary(op, x, other)
+
+
+def unary(b: GraphBuilder, draw: Draw) -> Value:
+    op = draw.word(
+        "Relu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Erf", "Clip", "LeakyRelu", "Elu", "Sqrt", "Softmax",
+        "LayerNormalization", "Gelu", "SiLU",
+    )  # fmt: skip
+    if op in ("Softmax", "LayerNormalization", "Gelu", "Erf") or draw.chance(0.3):
+        x = b.input((1, draw.integer(1, 197), draw.channels(8, 768)))
+    else:
+        channels = draw.channels(4, 384)
+        size = min(draw.integer(1, 40), int(np.sqrt(MICRO_ELEMENTS / channels)))
+        x = b.input((1, channels, size, size))
+    if op == "LayerNormalization":
+        return b.layer_norm(x)
+    if op == "Gelu":
+        return gelu(b, x)
+    if op == "SiLU":
+        return b.binary("Mul", x, b.unary("Sigmoid", x))
+    return b.unary(op, x, **({"axis": -1} if op == "Softmax" else {}))
+
+
+def gelu(b: GraphBuilder, x: Value) -> Value:
+    """x / 2 (1 + erf(x / sqrt 2)) as exporters write it for opsets without Gelu; the runtime fuses it."""
+    inner = b.unary("Erf", b.constant_binary("Div", x))
+    return b.constant_binary("Mul", b.binary("Mul", x, b.constant_binary("Add", inner)))
+
+
+def pool(b: GraphBuilder, draw: Draw) -> Value:
+    channels, size = draw.channels(4, 384), draw.integer(4, 56)
+    size = max(4, min(size, int(np.sqrt(MICRO_ELEMENTS / channels))))
+    x = _image(b, channels, size, draw)
+    x = b.conv(x, channels, 3, groups=channels) if draw.chance(0.5) else x  # arrives in the blocked layout
+    kind = draw.pick(0, 1, 2)
+    if kind == 2:
+        return b.flatten(b.global_pool(x)) if draw.chance(0.7) else b.reduce_mean(x, (2, 3))
+    kernel = draw.pick(2, 3)
+    return b.pool(x, "MaxPool" if kind == 0 else "AveragePool", kernel, draw.pick(1, 2))
+
+
+def movement(b: GraphBuilder, draw: Draw) -> Value:
+    """Operators that only move data."""
+    op = draw.pick(0, 1, 2, 3, 4, 5, 6)
+    channels = 2 * draw.channels(4, 192)
+    size = max(2, min(draw.integer(2, 40), int(np.sqrt(MICRO_ELEMENTS / 2 / channels))))
+    shape = (1, channels, size, size)
+    if op == 0:
+        parts = [b.input((1, draw.channels(4, 128), size, size)) for _ in range(draw.pick(2, 2, 3, 4))]
+        return b.concat(parts)
+    x = b.input(shape)
+    if op == 1:
+        grouped = b.transpose(b.reshape(x, (1, 2, channels // 2, size, size)), (0, 2, 1, 3, 4))
+        return b.reshape(grouped, shape)
+    if op == 2:
+        return b.concat(b.split(x, 2)[::-1])
+    if op == 3:
+        return b.pad(x)
+    if op == 4:
+        return b.slice(x, 1, channels // 2)
+    if op == 5:
+        return b.resize(x) if channels * size * size * 4 <= MICRO_ELEMENTS else b.slice(x, 2, size, step=2)
+    tokens = b.transpose(b.reshape(x, (1, channels, size * size)), (0, 2, 1))
+    return tokens if draw.chance(0.5) else b.reduce_mean(tokens, (1,))
+
+
+# share of the micro models each kind gets: as much as its share of networks' time, and of the ways it can differ
+MICRO: dict[str, tuple[Micro, int]] = {
+    "conv_dense": (conv_dense, 18),
+    "conv_pointwise": (conv_pointwise, 16),
+    "conv_narrow": (conv_narrow, 9),
+    "conv_asymmetric": (conv_asymmetric, 5),
+    "conv_depthwise": (conv_depthwise, 9),
+    "conv_grouped": (conv_grouped, 8),
+    "conv_chain": (conv_chain, 8),
+    "conv_residual": (conv_residual, 6),
+    "squeeze_excite": (squeeze_excite, 4),
+    "gemm": (gemm, 6),
+    "linear": (linear, 7),
+    "attention": (attention, 4),
+    "elementwise": (elementwise, 7),
+    "unary": (unary, 8),
+    "pool": (pool, 7),
+    "movement": (movement, 6),
+}
+
+
+def micro_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
+    """`count` micro models, each kind in proportion to its share; the same seed gives the same models."""
+    shares = np.array([share for _, share in MICRO.values()], dtype=float)
+    wanted = np.maximum(1, np.round(shares / shares.sum() * count)).astype(int)
+    samples = []
+    for (kind, (make, _)), number in zip(MICRO.items(), wanted, strict=True):
+        for index in range(int(number)):
+            # one stream per model and the same one for every scheme: fp32 and int8 time the same shapes
+            generator = np.random.default_rng([seed, list(MICRO).index(kind), index])
+            builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
+            samples.append(
+                Sample(f"{kind}.{scheme}.{index}", kind, scheme, builder.finish(make(builder, Draw(generator))))
+            )
+    return samples
+
+
+def random_networks(count: int, scheme: Scheme, seed: int) -> list[Sample]:
+    """`count` chains of randomly drawn blocks (convolutional, and one in five of tokens)."""
+    samples = []
+    for index in range(count):
+        generator = np.random.default_rng([seed, 1000, index])
+        builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
+        draw = Draw(generator)
+        output = _random_tokens(builder, draw) if index % 5 == 4 else _random_cnn(builder, draw)
+        samples.append(Sample(f"random.{scheme}.{index}", "random", scheme, builder.finish(output)))
+    return samples
+
+
+def _random_cnn(b: GraphBuilder, draw: Draw) -> Value:
+    size = draw.pick(8, 16, 28, 32, 32, 32, 48, 64)
+    x = b.conv(b.input((1, draw.pick(1, 3, 3, 3), size, size)), draw.channels(4, 64), draw.pick(3, 3, 5), act="Relu")
+    act = draw.word("Relu", "Relu", "Relu", "Clip", "HardSwish", "SiLU")
+    budget = float(draw.integer(4, 40)) * 1e6
+    for _ in range(draw.integer(2, 14)):
+        x = _random_block(b, draw, x, act, budget / 6)
+        if x.shape[2] > 3 and draw.chance(0.3):
+            kernel = draw.pick(2, 3)
+            x = b.pool(x, draw.word("MaxPool", "AveragePool"), kernel, 2)
+    x = b.flatten(b.global_pool(x)) if draw.chance(0.8) else b.reduce_mean(x, (2, 3))
+    if draw.chance(0.3):
+        x = b.gemm(x, draw.channels(8, 512), act="Relu")
+    return b.gemm(x, draw.pick(2, 10, 100))
+
+
+def _random_block(b: GraphBuilder, draw: Draw, x: Value, act: str, budget: float) -> Value:
+    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+    widest = int(np.clip(budget / (pixels * channels * 9), 8, 512))
+    wide = int(np.clip(budget / (pixels * channels), 8, 1024))
+    stride = 2 if x.shape[2] > 4 and draw.chance(0.25) else 1
+    kind = draw.pick(0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7)
+    if kind == 0:
+        return b.conv(x, draw.channels(4, widest), draw.pick(3, 3, 5), stride=stride, act=act)
+    if kind == 1:
+        return b.conv(x, draw.channels(4, wide), 1, act=act)
+    if kind == 2:  # residual, one or two convolutions inside
+        inner = draw.channels(4, widest)
+        y = b.conv(x, inner, draw.pick(1, 3), act=act)
+        return b.conv(y, channels, 3, act=act if draw.chance(0.7) else None, add=x)
+    if kind == 3:  # depthwise and pointwise
+        y = b.conv(x, channels, draw.pick(3, 3, 5, 7), stride=stride, groups=channels, act=act)
+        return b.conv(y, draw.channels(8, wide), 1, act=act if draw.chance(0.5) else None)
+    if kind == 4:  # parallel branches
+        left = b.conv(x, draw.channels(4, max(8, widest // 2)), 1, act=act)
+        right = b.conv(x, draw.channels(4, max(8, widest // 2)), 3, act=act)
+        return b.concat([left, right])
+    if kind == 5 and channels >= 8:  # grouped
+        groups = draw.pick(2, 4, 8)
+        y = b.conv(x, groups * max(2, min(channels, wide) // groups), 1, act=act)
+        return b.conv(y, y.shape[1], 3, groups=groups, stride=stride, act=act)
+    if kind == 6:  # channel attention
+        gate = b.conv(b.global_pool(x), max(4, channels // 4), 1, act="Relu")
+        return b.binary("Mul", x, b.conv(gate, channels, 1, act=draw.word("Sigmoid", "HardSigmoid")))
+    long = draw.pick(3, 5, 7)
+    y = b.conv(x, draw.channels(4, widest), (long, 1), act=None)
+    return b.conv(y, draw.channels(4, max(8, widest)), (1, long), stride=1, act=act)
+
+
+def _random_tokens(b: GraphBuilder, draw: Draw) -> Value:
+    tokens, width = draw.pick(16, 17, 49, 64, 65, 128), 8 * draw.integer(4, 32)
+    x = b.layer_norm(b.linear(b.input((1, tokens, draw.channels(8, 128))), width))
+    for _ in range(draw.integer(1, 5)):
+        if draw.chance(0.5):
+            heads = draw.pick(1, 2, 4)
+            q, k, v = (heads_of(b, b.linear(x, width), heads) for _ in range(3))
+            scores = b.constant_binary("Mul", b.matmul(q, b.transpose(k, (0, 1, 3, 2))))
+            mixed = b.matmul(b.unary("Softmax", scores, axis=-1), v)
+            y = b.linear(b.reshape(b.transpose(mixed, (0, 2, 1, 3)), (1, tokens, width)), width)
+        else:
+            hidden = b.linear(x, 8 * draw.integer(4, 96), act=None)
+            hidden = gelu(b, hidden) if draw.chance(0.6) else b.unary("Relu", hidden)
+            y = b.linear(hidden, width)
+        x = b.binary("Add", x, y)
+        x = b.layer_norm(x) if draw.chance(0.8) else x
+    return b.gemm(b.reduce_mean(x, (1,)), draw.pick(2, 10, 100))
+
+
+def heads_of(b: GraphBuilder, x: Value, heads: int) -> Value:
+    """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
+    batch, tokens, width = x.shape
+    return b.transpose(b.reshape(x, (batch, tokens, heads, width // heads)), (0, 2, 1, 3))

@@ -1,0 +1,87 @@
+"""Questions a device is asked directly: which int8 scheme is fast, whether it overflows, which widths pay."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from automc.measure.builder import IR_VERSION, OPSET, GraphBuilder, Scheme
+from automc.measure.sessions import SessionSettings, run
+from automc.measure.timing import measure_batch
+from automc.profiles import Int8Facts
+
+MULTIPLES = (32, 16, 8, 4, 2, 1)
+WIDTHS = (33, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62, 64)
+TOLERANCE = 1.05  # two widths within 5 % cost the same: test-retest of two passes
+AGREEMENT = 0.8
+
+
+def probe_network(scheme: Scheme, width: int, size: int = 16) -> bytes:
+    """A stem and four 3x3 convolutions of `width` channels, the shape most convolutional networks have."""
+    builder = GraphBuilder(scheme, np.random.default_rng(width))
+    x = builder.conv(builder.input((1, 3, size, size)), width, 3)
+    for _ in range(4):
+        x = builder.conv(x, width, 3)
+    return builder.finish(builder.gemm(builder.flatten(builder.global_pool(x)), 10))
+
+
+def int8_facts(settings: SessionSettings, *, seed: int = 0, budget_s: float = 10.0) -> Int8Facts:
+    """The faster of uint8 and int8 activations (with int8 weights per channel), its gain over fp32 (median ratio over
+    four networks), and whether its sums overflow."""
+    schemes: tuple[Scheme, ...] = ("fp32", "u8s8", "s8s8")
+    shapes = ((32, 16), (64, 16), (64, 8), (128, 8))
+    models = [(f"{scheme}.{w}.{s}", probe_network(scheme, w, s)) for scheme in schemes for w, s in shapes]
+    timed = measure_batch(models, settings, passes=2, runs=30, budget_s=budget_s, seed=seed)
+    found = {entry.name: entry.latency_ms for entry in timed}
+    gains = {
+        scheme: float(np.median([found[f"fp32.{w}.{s}"] / found[f"{scheme}.{w}.{s}"] for w, s in shapes]))
+        for scheme in schemes[1:]
+    }
+    unsigned = gains["u8s8"] >= gains["s8s8"]
+    return Int8Facts(
+        activation_type="uint8" if unsigned else "int8",
+        weight_type="int8",
+        per_channel=True,
+        reduce_range=unsigned and overflows(settings),
+        speedup=max(gains.values()),
+    )
+
+
+def overflows(settings: SessionSettings) -> bool:
+    """Whether the sum of products of uint8 and int8 is wrong at the extremes: without VNNI, pairs saturate at int16."""
+    depth = 64
+    weights = numpy_helper.from_array(np.full((depth, 16), 127, np.int8), "weights")
+    node = helper.make_node("MatMulInteger", ["a", "weights"], ["sum"])
+    graph = helper.make_graph(
+        [node],
+        "overflow",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, [8, depth])],
+        [helper.make_tensor_value_info("sum", TensorProto.INT32, [8, 16])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    given = {"a": np.full((8, depth), 255, np.uint8)}
+    result = run(model.SerializeToString(), given, settings=settings)["sum"]
+    return bool((result != 255 * 127 * depth).any())
+
+
+def channel_multiple(settings: SessionSettings, *, seed: int = 0, budget_s: float = 6.0) -> int:
+    """The largest multiple that pays in fp32: rounding any probed width up to it never costs latency."""
+    models = [(str(width), probe_network("fp32", width)) for width in WIDTHS]
+    timed = measure_batch(models, settings, passes=2, runs=30, budget_s=budget_s, seed=seed)
+    return paying_multiple({int(entry.name): entry.latency_ms for entry in timed if entry.calm})
+
+
+def paying_multiple(latency_ms: dict[int, float]) -> int:
+    """The largest of MULTIPLES to which widths can be rounded up without a loss beyond TOLERANCE.
+
+    AGREEMENT of the widths must say so: one disturbed timing decides nothing. Widths whose rounded width was not
+    measured say nothing; a multiple of which nothing is known does not pay.
+    """
+    for multiple in MULTIPLES:
+        pairs = [(width, -(-width // multiple) * multiple) for width in latency_ms if width % multiple]
+        known = [(width, up) for width, up in pairs if up in latency_ms]
+        paying = sum(latency_ms[up] <= TOLERANCE * latency_ms[width] for width, up in known)
+        if known and paying >= AGREEMENT * len(known):
+            return multiple
+    return 1
