@@ -116,7 +116,7 @@ class Evaluator:
     def __init__(
         self, config: SearchConfig, workload: Workload, artifacts: ArtifactStore, profile_folder: Path, cache: Path
     ) -> None:
-        from automc.cost.fit import load_predictor
+        from automc.cost.predictor import load_predictor
         from automc.profiles import load_profile
 
         self.config = config

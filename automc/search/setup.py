@@ -97,7 +97,9 @@ def _usable_profile(config: SearchConfig, watch: Watcher) -> None:
         if config.profile != "host" or config.calibrate == "never":
             raise
     watch(Progress("calibrating", f"measuring this host ({config.calibrate})"))
-    calibrate_host(mode=config.calibrate, progress=lambda text: watch(Progress("calibrating", text)))
+    calibrate_host(
+        mode=config.calibrate, progress=lambda stage, share: watch(Progress("calibrating", f"{stage} {share:.0%}"))
+    )
 
 
 def _measure_baseline(run: Run, evaluator: Evaluator, watch: Watcher) -> None:
