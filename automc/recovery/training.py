@@ -50,7 +50,7 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     weight decay on matrices and kernels only. `context.on_step` gets (steps done in this call, loss of the last one).
     Data order, augmentation and dropout follow from `context.seed` and `context.first_step` alone; the global random
     state is left as it was. Short last batches of a pass are skipped, as BatchNorm has no use for them.
-    Raises TrainingDiverged with step and loss on NaN, infinity or a loss ten times the first one;
+    Raises TrainingDiverged with step and loss on NaN, infinity, or a loss beyond 100 and ten times the first one;
     CompressionError where distillation has no teacher.
     """
     import torch
@@ -58,7 +58,7 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
 
     if steps < 0:
         raise ValueError(f"steps = {steps}, at least 0 is needed")
-    teacher = _Teacher(context) if distill is not None else None
+    teacher = _Teacher(context, steps) if distill is not None else None
     result = copy.deepcopy(model)
     if steps == 0:
         return result.eval()
@@ -75,7 +75,6 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     )
     examples = context.workload.split("train")
     batches = _endless(examples, recipe, context.seed, context.first_step)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")
     first_loss: float | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_mix(context.seed, context.first_step))
@@ -83,21 +82,19 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
             batch = _channels_last(next(batches))
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * schedule(step, steps, recipe.warmup_share)
-            with autocast:
+            with _autocast(recipe):
                 outputs = task.forward(result, batch)
             outputs = outputs.float()
             loss = task.loss(outputs, batch.targets)
             if distill is not None and teacher is not None:
-                with autocast:
-                    target = teacher.outputs(batch).float()
-                soft = task.distillation_loss(outputs, target, distill.temperature)
+                soft = task.distillation_loss(outputs, teacher.outputs(batch), distill.temperature)
                 loss = distill.alpha * soft + (1 - distill.alpha) * loss
             value = float(loss.detach())
             first_loss = value if first_loss is None else first_loss
             if not math.isfinite(value) or value > 10 * max(first_loss, 10.0):
                 raise TrainingDiverged(
                     f"loss {value:g} at step {step} of {steps} (first loss {first_loss:g})",
-                    next_step="lower recipe.learning_rate, or lengthen recipe.warmup_share",
+                    next_step="lower recovery.learning_rate, or lengthen recovery.warmup_share",
                 )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -105,7 +102,7 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
             if not math.isfinite(norm):
                 raise TrainingDiverged(
                     f"gradient norm {norm:g} at step {step} of {steps}, loss {value:g}",
-                    next_step="lower recipe.learning_rate, or lengthen recipe.warmup_share",
+                    next_step="lower recovery.learning_rate, or lengthen recovery.warmup_share",
                 )
             optimiser.step()
             if context.on_step is not None:
@@ -167,40 +164,50 @@ def _mix(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
 
 
+_Outputs = dict[tuple[str, str, int], "torch.Tensor"]
+
+
 class _Teacher:
-    """The teacher's outputs of a batch; kept by sample index where a pass repeats the same views."""
+    """The teacher's outputs, batch by batch; worked out once per process where passes repeat the same views."""
 
-    kept: ClassVar[weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]]] = (
-        weakref.WeakKeyDictionary()
-    )
+    kept: ClassVar[weakref.WeakKeyDictionary[nn.Module, _Outputs]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, context: RecoveryContext) -> None:
+    def __init__(self, context: RecoveryContext, steps: int) -> None:
         if context.teacher is None:
             raise CompressionError("distillation needs a teacher, and this run has none")
         self.model = context.teacher
         self.workload = context.workload
-        self.repeats = not context.recipe.augment
+        self.recipe = context.recipe
+        samples = len(context.workload.split("train"))
+        self.repeats = not context.recipe.augment and steps * context.recipe.batch_size >= samples
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         import torch
 
         with torch.no_grad():
-            if not self.repeats:
-                return self.workload.task.forward(self.model, batch)
-            examples = self.workload.split("train")
-            # _version counts in-place changes: a teacher that was trained on is another teacher.
-            version = sum(tensor._version for tensor in self.model.state_dict().values())
-            key = (examples.digest, version)
-            kept = self.kept.setdefault(self.model, {})
-            rows = torch.from_numpy(batch.indices)
-            if key not in kept:
-                sample = self.workload.task.forward(self.model, batch)
-                kept[key] = (
-                    torch.zeros((len(examples), *sample.shape[1:])),
-                    torch.zeros(len(examples), dtype=torch.bool),
-                )
-            table, known = kept[key]
-            if not bool(known[rows].all()):
-                table[rows] = self.workload.task.forward(self.model, batch)
-                known[rows] = True
-            return table[rows]
+            if self.repeats:
+                return self._table()[torch.from_numpy(batch.indices)]
+            with _autocast(self.recipe):
+                return self.workload.task.forward(self.model, batch).float()
+
+    def _table(self) -> torch.Tensor:
+        """(samples, ...) outputs for the whole split, in its order: the same whatever this process did before."""
+        import torch
+
+        examples = self.workload.split("train")
+        # _version counts in-place changes: a teacher that was trained on is another teacher.
+        version = sum(tensor._version for tensor in self.model.state_dict().values())
+        kept, key = self.kept.setdefault(self.model, {}), (examples.digest, self.recipe.precision, version)
+        if key not in kept:
+            with _autocast(self.recipe):
+                answers = [
+                    self.workload.task.forward(self.model, _channels_last(item)) for item in examples.batches(256)
+                ]
+            kept[key] = torch.cat(answers).float()
+        return kept[key]
+
+
+def _autocast(recipe: Recipe) -> torch.autocast:
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")

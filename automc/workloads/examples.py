@@ -130,6 +130,15 @@ class ArrayExamples:
             raise ValueError("augmentation draws random numbers: give a seed")
         return self._batches(size, seed, augment)
 
+    def raw(self, rows: np.ndarray) -> np.ndarray:
+        """(n, *raw_shape) samples as the user has them, before any preprocessing."""
+        stored = np.asarray(self.inputs[rows])
+        if self.preprocessing.raw_layout == "HWC":
+            stored = stored.transpose(0, 2, 3, 1)
+        elif self.preprocessing.raw_layout == "HW":
+            stored = stored[:, 0]
+        return np.ascontiguousarray(stored)
+
     def _batches(self, size: int, seed: int | None, augment: bool) -> Iterator[Batch]:
         import torch
 
