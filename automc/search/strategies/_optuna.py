@@ -79,6 +79,7 @@ class OptunaStrategy(Strategy):
         fixed = {dim.name: dim.choices.index(assignment[dim.name]) for dim in self._dimensions(assignment)}
         self._study.enqueue_trial(fixed)
         mine = self._study.ask()
+        _ = mine.relative_params  # else a sampler does not hear of a trial whose every choice is given
         self._suggest(mine)
         return mine
 
