@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from automc.cost.predictor import Costs, Estimate
 from automc.profiles import EnergySource, Fingerprint, HardwareProfile, Int8Facts, MeasurementProtocol
 from automc.techniques.technique import PlanContext
-from automc.workloads.workload import Batch, Examples, Task
+from automc.workloads.workload import SPLITS, Batch, Examples, SplitName, Task, Workload
 
 
 class Lambda(nn.Module):
@@ -258,6 +259,36 @@ def profile(channel_multiple: int = 4) -> HardwareProfile:
     )
 
 
+class NoiseWorkload(Workload):
+    """A network that has to learn the labels of noise: enough to train a few steps on."""
+
+    name = "noise"
+    task = Classification()
+
+    def __init__(self, network_name: str) -> None:
+        self.network_name = network_name
+
+    def model(self) -> nn.Module:
+        return network(self.network_name)
+
+    def split(self, name: SplitName) -> Examples:
+        return NoisePictures(seed=SPLITS.index(name))
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        return (torch.zeros(1, 3, 32, 32),)
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        return {}
+
+
+def weights_cost(model: nn.Module) -> Costs:
+    """Costs on a device whose time is its weights: a microsecond each."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    estimate = Estimate(count / 1000, count / 1000, count / 1000, "ms", 1.0, "weights")
+    return Costs(estimate, estimate, estimate)
+
+
 def no_data() -> Examples:
     raise AssertionError("this technique must not read data")
 
@@ -266,7 +297,7 @@ def context(
     *,
     channel_multiple: int = 4,
     data: bool = True,
-    cost: Callable[[nn.Module], object] | None = None,
+    cost: Callable[[nn.Module], Costs] | None = None,
     teacher: nn.Module | None = None,
     seed: int = 0,
 ) -> PlanContext:
@@ -276,6 +307,6 @@ def context(
         profile=profile(channel_multiple),
         task=Classification(),
         calibration=(lambda: NoisePictures(teacher=teacher)) if data else no_data,
-        cost=cost,  # type: ignore[arg-type]
+        cost=cost,
         seed=seed,
     )

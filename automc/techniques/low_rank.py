@@ -1,10 +1,10 @@
 """Splits linear layers and convolutions into two thinner ones by a truncated singular value decomposition.
 
 Linear: W = (U sqrt S)(sqrt S V'), the best approximation of its rank in squared error (Eckart & Young 1936).
-Convolution, scheme `channel`: a k x k convolution to `rank` channels, then 1 x 1 (Zhang et al. 2016, "Accelerating Very
-Deep Convolutional Networks", without their data term); scheme `spatial`: k x 1 to `rank` channels, then 1 x k (Jaderberg
+Convolution, scheme `channel`: k x k to `rank` channels, then 1 x 1 (Zhang et al. 2016, "Accelerating Very Deep
+Convolutional Networks", without their data term); scheme `spatial`: k x 1 to `rank` channels, then 1 x k (Jaderberg
 et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank Expansions", scheme 2, in the closed form of Tai
-et al. 2016). Every factor has the bias on its last layer, and a rank is a share of the largest possible one.
+et al. 2016). The bias stays on the last layer; a rank is a share of the largest possible one.
 """
 
 from __future__ import annotations

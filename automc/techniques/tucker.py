@@ -25,8 +25,12 @@ from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.1})]
 
-_ITERATIONS = 50
-_TOLERANCE = 1e-6  # change of the relative error at which the orthogonal iteration stops
+_ITERATIONS = 10
+_TOLERANCE = 1e-4
+"""Change of the relative error that ends the orthogonal iteration. ResNet-20's weights at half their ranks, one thread:
+mean relative error 0.5559 in 0.6 s; with 50 iterations and 1e-6 it is 0.5559 in 3.6 s."""
+    1e-4  # of the relative error; ResNet-20 at half the ranks: 0.5559 in 0.6 s, against 0.5559 in 3.6 s at 1e-6
+)
 
 
 class TuckerParams(Params):

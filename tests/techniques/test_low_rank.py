@@ -1,13 +1,13 @@
 """Layers split by a truncated SVD: exact at full rank, best at every other, kept only where it pays."""
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
 from example_networks import context, network
 from torch import nn
 
+from automc.cost.predictor import Costs, Estimate
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.techniques._factorising import snap_rank
 from automc.techniques.edits import apply_edits
@@ -113,13 +113,14 @@ def test_macs_of_facts_are_those_of_the_layers() -> None:
 def test_only_what_the_profile_predicts_faster_is_kept() -> None:
     model = network("lenet")
 
-    def cost(candidate: nn.Module) -> object:  # splitting conv2 pays, splitting fc1 does not, conv1 is unknown
+    def cost(candidate: nn.Module) -> Costs:  # splitting conv2 pays, splitting fc1 does not, conv1 is unknown
         if isinstance(candidate.get_submodule("conv1"), nn.Sequential):
             raise UnseenOperatorError("Conv 1x1 was never calibrated")
         milliseconds = 1.0
         milliseconds -= 0.1 * isinstance(candidate.get_submodule("conv2"), nn.Sequential)
         milliseconds += 0.1 * isinstance(candidate.get_submodule("fc1"), nn.Sequential)
-        return SimpleNamespace(latency_ms=SimpleNamespace(value=milliseconds))
+        estimate = Estimate(milliseconds, milliseconds, milliseconds, "ms", 1.0)
+        return Costs(estimate, estimate, estimate)
 
     found = LOW_RANK.plan(model, LowRankParams(rank_ratio=0.3), context(data=False, cost=cost))
     assert [edit.module for edit in found.edits if isinstance(edit, ReplaceEdit)] == ["conv2"]
