@@ -144,8 +144,9 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any],
     data, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     rank = weight.dim() - 2
     if not transposed:
+        shift = None if bias is None else recorder.name(bias)
         convolution(
-            recorder, data, weight, bias, pair(stride, rank), pair(padding, rank), pair(dilation, rank), groups, result
+            recorder, data, weight, shift, pair(stride, rank), pair(padding, rank), pair(dilation, rank), groups, result
         )
         return
     pads = pair(padding, rank)
@@ -328,17 +329,24 @@ def _squeeze(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], res
     recorder.emit("Squeeze", [recorder.name(args[0]), recorder.literal(axes)], result)
 
 
-def _pad(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+def _pad(mode: str) -> Handler:
+    def record(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+        inputs = [recorder.name(args[0]), _pads(recorder, args)]
+        value = float(args[2]) if len(args) > 2 else 0.0
+        if value != 0.0:
+            inputs.append(recorder.literal(value, args[0].dtype))
+        recorder.emit("Pad", inputs, result, mode=mode)
+
+    return record
+
+
+def _pads(recorder: Recorder, args: Arguments) -> str:
     """Torch counts from the last axis, two numbers an axis; ONNX lists all starts, then all ends."""
     rank = args[0].dim()
     starts, ends = [0] * rank, [0] * rank
     for index in range(len(args[1]) // 2):
         starts[rank - 1 - index], ends[rank - 1 - index] = args[1][2 * index], args[1][2 * index + 1]
-    inputs = [recorder.name(args[0]), recorder.literal([*starts, *ends])]
-    value = float(args[2]) if len(args) > 2 else 0.0
-    if value != 0.0:
-        inputs.append(recorder.literal(value, args[0].dtype))
-    recorder.emit("Pad", inputs, result, mode="constant")
+    return recorder.literal([*starts, *ends])
 
 
 def _where(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
@@ -387,7 +395,8 @@ _HANDLERS: Mapping[str, Handler] = {
     "floor": _unary("Floor"), "round": _unary("Round"), "logical_not": _unary("Not"), "bitwise_not": _unary("Not"),
     "hardsigmoid": _unary("HardSigmoid", alpha=1 / 6, beta=0.5), "mish": _unary("Mish"),
     "silu": _silu, "gelu": _gelu, "hardtanh": _hardtanh, "clamp": _clip, "clamp_min": _clip,
-    "leaky_relu": _leaky_relu, "elu": _elu, "_prelu_kernel": _prelu, "_softmax": _softmax, "softmax": _softmax, "_safe_softmax": _softmax,
+    "leaky_relu": _leaky_relu, "elu": _elu, "_prelu_kernel": _prelu, "_softmax": _softmax, "softmax": _softmax,
+    "_safe_softmax": _softmax,
     "add": _binary("Add"), "sub": _binary("Sub"), "mul": _binary("Mul"), "div": _binary("Div"), "pow": _binary("Pow"),
     "maximum": _binary("Max"), "minimum": _binary("Min"), "rsub": _reversed_subtraction, "eq": _binary("Equal"),
     "gt": _binary("Greater"), "ge": _binary("GreaterOrEqual"), "lt": _binary("Less"), "le": _binary("LessOrEqual"),
@@ -403,7 +412,9 @@ _HANDLERS: Mapping[str, Handler] = {
     "view": _reshape, "_unsafe_view": _reshape, "reshape": _reshape, "_reshape_copy": _reshape, "expand": _expand,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "slice": _slice, "select": _select,
     "split": _split, "split_with_sizes": _split, "cat": _concatenate, "stack": _stack, "unsqueeze": _unsqueeze,
-    "squeeze": _squeeze, "constant_pad_nd": _pad, "clone": _same, "alias": _same, "detach": _same,
+    "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
+    "reflection_pad1d": _pad("reflect"), "reflection_pad2d": _pad("reflect"), "replication_pad2d": _pad("edge"),
+    "clone": _same, "alias": _same, "detach": _same,
     "lift_fresh": _same, "_to_copy": _cast, "upsample_nearest2d": _resize("nearest"),
     "upsample_bilinear2d": _resize("linear"),
 }  # fmt: skip

@@ -43,7 +43,7 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch
     if not recorder.is_activation(data) or recorder.is_activation(weight) or data.dim() != weight.dim():
         return None
     if isinstance(padding, str):
-        return None  # torch turns it into numbers, and into a Pad where both sides differ
+        return None  # exported as the operators it dissolves into
     stride = pair(argument(args, kwargs, 3, "stride", 1), rank)
     dilation = pair(argument(args, kwargs, 5, "dilation", 1), rank)
     groups = argument(args, kwargs, 6, "groups", 1)
@@ -58,7 +58,9 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch
     if min(spatial) < 1:
         return None
     out = made((data.shape[0], weight.shape[0], *spatial), data)
-    convolution(recorder, data, weight, bias, stride, padding, dilation, groups, out)
+    channels = weight.shape[0]  # the exporter gives a convolution without a bias one of zeros, shared by all of a size
+    shift = recorder.name(bias) if bias is not None else recorder.weight(f"zero_bias_{channels}", (channels,))
+    convolution(recorder, data, weight, shift, stride, padding, dilation, groups, out)
     return out
 
 
@@ -66,18 +68,15 @@ def convolution(
     recorder: Recorder,
     data: torch.Tensor,
     weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: str | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
     out: torch.Tensor,
 ) -> None:
-    """The exporter gives a convolution without a bias one of zeros, shared by all of that size."""
     module = module_of(recorder, weight)
-    channels = weight.shape[0]
-    shift = recorder.name(bias) if bias is not None else recorder.weight(f"zero_bias_{channels}", (channels,))
-    inputs = [recorder.name(data), recorder.name(weight), shift]
+    inputs = [recorder.name(data), recorder.name(weight), *([bias] if bias is not None else [])]
     recorder.emit(
         "Conv", inputs, out, module, kernel_shape=list(weight.shape[2:]),
         strides=list(stride), pads=[*padding, *padding], dilations=list(dilation), group=groups,

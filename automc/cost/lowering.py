@@ -8,6 +8,7 @@ small network. Weights play no part in its decisions, which is why a trace with 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -219,7 +220,7 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
         shape = moving[0].shape
         kernel = shape[1:-1] if layout == "nhwc" else shape[2:]
     return KernelRow(
-        name=node.name or node.outputs[0],
+        name=_label(node, tensors),
         op=_RUNTIME_NAMES.get(node.op, node.op),
         precision=precision,
         layout=layout,
@@ -235,6 +236,19 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
         groups=node.int("group", 1) if spatial else 1,
         fused=_fused(node),
     )
+
+
+_OWNED = re.compile(r"(.+)\.(?:weight|bias|folded_bias)(?:\.|$)")
+_RENAMED = re.compile(r"^fused |(?:_nchwc|_token_\d+)$")
+
+
+def _label(node: Node, tensors: dict[str, Tensor]) -> str:
+    """Name of the module whose weights the kernel holds; else its own, without what the runtime appended."""
+    for name in node.inputs:
+        owned = _OWNED.match(name) if name and tensors[name].constant else None
+        if owned:
+            return owned[1]
+    return _RENAMED.sub("", node.name) or node.outputs[0]
 
 
 def _fused(node: Node) -> tuple[str, ...]:
@@ -295,8 +309,8 @@ def peak_bytes(nodes: Sequence[Node], tensors: dict[str, Tensor], inputs: Iterab
             last.setdefault(owner[name], step)
     for name in outputs:
         if name in owner:
-            last[owner[name]] = len(nodes) - 1
-    change = [0] * (len(nodes) + 1)
+            last[owner[name]] = max(len(nodes) - 1, 0)
+    change = [0] * (max(len(nodes), 1) + 1)
     for name, start in born.items():
         change[start] += tensors[name].bytes
         change[last.get(name, start) + 1] -= tensors[name].bytes

@@ -42,7 +42,7 @@ class Recorder:
         self._used: set[str] = set()
 
     def is_activation(self, tensor: torch.Tensor) -> bool:
-        return id(tensor) in self._values
+        return id(tensor) in self._values or id(tensor) in self._stale
 
     def declare(self, tensor: torch.Tensor, name: str) -> None:
         """`tensor` is from now on the activation `name`."""
@@ -193,6 +193,8 @@ class Recorder:
                 if slot > 0 and readers[shared] > 1:  # folding gives each user its own
                     before.input[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
                     readers[shared] -= 1
+            if len(before.input) < 3:
+                before.input.append(self.weight(f"{before.name}.folded_bias", self._weights[before.input[1]][0][:1]))
             before.output[0] = node.output[0]
             producer[node.output[0]] = before
         return kept

@@ -1,0 +1,159 @@
+"""A trace and an export of the same network give the same kernel rows."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from cost_networks import NAMES, OptionA, exported, int8, network
+from torch import nn
+
+from automc.cost.graph import graph_from_onnx, graph_from_trace
+from automc.cost.kernels import KernelGraph, Precision
+from automc.errors import UnseenOperatorError
+from automc.export import export_onnx
+
+
+def signatures(graph: KernelGraph) -> list[tuple[object, ...]]:
+    return [row.signature() for row in graph.rows]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_trace_and_export_give_the_same_rows_bytes_and_peak(name: str, precision: Precision) -> None:
+    model, inputs = network(name)
+    from_export = graph_from_onnx(exported(name) if precision == "fp32" else int8(name))
+    from_trace = graph_from_trace(model, inputs, precision=precision)
+    assert signatures(from_trace) == signatures(from_export)
+    assert from_trace.weight_bytes == from_export.weight_bytes
+    assert from_trace.peak_activation_bytes == from_export.peak_activation_bytes
+
+
+def test_an_export_with_an_open_batch_gives_the_rows_of_the_trace_at_any_batch() -> None:
+    model, inputs = network("pruned_resnet")
+    graph = export_onnx(model, inputs, dynamic_batch=True)
+    for batch in (1, 3):
+        assert signatures(graph_from_trace(model, inputs, batch=batch)) == signatures(
+            graph_from_onnx(graph, batch=batch)
+        )
+
+
+def test_the_zero_padded_shortcut_is_two_slices_a_pad_and_an_add() -> None:
+    model, inputs = network("pruned_resnet")
+    rows = [row for row in graph_from_trace(model, inputs).rows if row.op in ("Slice", "Pad", "Add")]
+    shapes = [(row.op, row.output_shape) for row in rows]
+    # 12 to 24 channels at 32x32 to 16x16: rows first, then columns, then 6 zero channels on either side
+    first = [("Slice", (1, 12, 16, 32)), ("Slice", (1, 12, 16, 16)), ("Pad", (1, 24, 16, 16)), ("Add", (1, 24, 16, 16))]
+    assert shapes[:4] == first
+    assert len(shapes) == 8  # two stages change their shape
+
+
+def test_a_network_on_the_meta_device_has_the_rows_of_the_one_with_weights() -> None:
+    model, inputs = network("mobile")
+    shapes_alone = copy.deepcopy(model).to("meta")
+    assert signatures(graph_from_trace(shapes_alone, inputs)) == signatures(graph_from_trace(model, inputs))
+
+
+def test_a_network_in_training_mode_is_traced_for_inference_and_left_as_it_is() -> None:
+    model, inputs = network("mobile")
+    training = copy.deepcopy(model).train()
+    before = {name: tensor.clone() for name, tensor in training.state_dict().items()}
+    assert signatures(graph_from_trace(training, inputs)) == signatures(graph_from_trace(model, inputs))
+    assert all(module.training for module in training.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.state_dict().items())
+
+
+def test_weights_do_not_matter_only_shapes_do() -> None:
+    model, inputs = network("plain")
+    masked = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in masked.parameters():
+            parameter[torch.rand_like(parameter) < 0.9] = 0.0
+    assert signatures(graph_from_trace(masked, inputs)) == signatures(graph_from_trace(model, inputs))
+    assert signatures(graph_from_onnx(export_onnx(masked, inputs))) == signatures(graph_from_onnx(exported("plain")))
+
+
+def test_fewer_channels_are_fewer_multiply_accumulates() -> None:
+    inputs = (torch.randn(1, 3, 32, 32),)
+    wide, narrow = (graph_from_trace(OptionA((width, 2 * width, 4 * width), 1).eval(), inputs) for width in (32, 16))
+    assert narrow.macs < wide.macs / 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_order_of_rows_is_the_same_every_time(precision: Precision) -> None:
+    model, inputs = network("concatenating")
+    first = graph_from_trace(model, inputs, precision=precision)
+    for _ in range(5):
+        again = graph_from_trace(model, inputs, precision=precision)
+        assert signatures(again) == signatures(first)
+        assert dataclasses.replace(again, rows=()) == dataclasses.replace(first, rows=())
+
+
+def test_an_operator_without_a_translation_is_named_with_its_shape() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardshrink())
+    with pytest.raises(UnseenOperatorError, match=r"aten\.hardshrink\.default on \[1, 8, 6, 6\]"):
+        graph_from_trace(model, (torch.zeros(1, 3, 8, 8),))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_rows_bear_the_name_of_the_module_they_come_from(precision: Precision) -> None:
+    model, inputs = network("plain")
+    for graph in (
+        graph_from_trace(model, inputs, precision=precision),
+        graph_from_onnx(exported("plain") if precision == "fp32" else int8("plain")),
+    ):
+        assert [row.name for row in graph.rows if row.macs] == ["0", "3", "7", "10"]
+
+
+class Written(nn.Module):
+    """Writes in place into what it still reads under another name."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * 2
+        half = x[:, :2]
+        half.relu_()
+        return x + 1
+
+
+def test_reading_what_was_written_through_a_view_is_refused() -> None:
+    with pytest.raises(UnseenOperatorError, match="read after relu_ wrote into its memory"):
+        graph_from_trace(Written(), (torch.zeros(1, 4),))
+
+
+class Constants(nn.Module):
+    """Computes its weight and a position table on the way, and something nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4))
+        self.register_buffer("mask", torch.ones(6, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.exp(x)
+        positions = torch.arange(6, dtype=torch.float32) / 6
+        return F.linear(x, self.weight * self.mask) + positions
+
+
+def test_what_depends_on_no_input_is_a_weight_and_what_no_output_reads_is_nothing() -> None:
+    rows = graph_from_trace(Constants(), (torch.zeros(1, 4),)).rows
+    assert [row.op for row in rows] == ["Gemm", "Add"]
+    assert [row.bytes_weights for row in rows] == [4 * 6 * 4, 4 * 6]  # float32: the masked weight, the table
+
+
+def test_one_weight_used_twice_is_stored_once() -> None:
+    layer = nn.Linear(8, 8)
+    once = graph_from_trace(nn.Sequential(layer, nn.ReLU()), (torch.zeros(1, 8),))
+    twice = graph_from_trace(nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU()), (torch.zeros(1, 8),))
+    assert once.weight_bytes == twice.weight_bytes == 4 * (64 + 8)
+    assert twice.macs == 2 * once.macs == 128
+
+
+def test_tracing_leaves_no_onnx_model_behind_that_differs_from_a_checked_one() -> None:
+    from automc.cost.trace import traced
+
+    model, inputs = network("mixed")
+    onnx.checker.check_model(traced(model, inputs), full_check=True)
