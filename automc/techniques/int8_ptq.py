@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 _BATCH = 32
 """Samples per calibration run: ResNet-20 exposes about 0.6 MB of activations a sample."""
 
-_BINS = 2048
+BINS = 2048
 """Histogram resolution of percentile and entropy: eight bins per quantisation level."""
+
+
+_CUTS = 128
+"""Magnitudes tried by entropy calibration, from a twelfth of the largest one to all of it."""
 
 
 class Int8PtqParams(Params):
@@ -75,6 +79,7 @@ class Int8Ptq(GraphTechnique[Int8PtqParams]):
         if reason is not None:
             raise InfeasibleCandidate(f"int8_ptq: {reason}")
         scheme = context.profile.int8
+        model = quantspec.integer_form(model)
         per_channel = scheme.per_channel if params.per_channel is None else params.per_channel
         found = quantspec.targets(model)
         examples = context.calibration()
@@ -122,7 +127,7 @@ class _Calibration:
     """Ranges of the named tensors of a float graph over the calibration split.
 
     Two passes at most: extremes first, then, where a method needs it, a histogram per tensor between them; memory is
-    one batch of activations and `_BINS` counts per tensor, whatever the number of samples.
+    one batch of activations and `BINS` counts per tensor, whatever the number of samples.
     """
 
     def __init__(
@@ -149,8 +154,8 @@ class _Calibration:
             return extremes
         counts = self._histograms(extremes)
         if self.params.calibration_method == "percentile":
-            return {name: _percentile_range(counts[name], *extremes[name], self.params.percentile) for name in extremes}
-        return {name: _entropy_range(counts[name], *extremes[name]) for name in extremes}
+            return {name: percentile_range(counts[name], *extremes[name], self.params.percentile) for name in extremes}
+        return {name: entropy_range(counts[name], *extremes[name]) for name in extremes}
 
     def _extremes(self) -> dict[str, tuple[float, float]]:
         found = dict.fromkeys(self.tensors, (np.inf, -np.inf))
@@ -164,11 +169,11 @@ class _Calibration:
         return found
 
     def _histograms(self, extremes: dict[str, tuple[float, float]]) -> dict[str, np.ndarray]:
-        counts = {name: np.zeros(_BINS, np.int64) for name in self.tensors}
+        counts = {name: np.zeros(BINS, np.int64) for name in self.tensors}
         for values in self._passes():
             for name, array in values.items():
                 low, high = extremes[name]
-                counts[name] += np.histogram(array, bins=_BINS, range=(low, high if high > low else low + 1.0))[0]
+                counts[name] += np.histogram(array, bins=BINS, range=(low, high if high > low else low + 1.0))[0]
         return counts
 
     def _passes(self) -> Iterator[dict[str, np.ndarray]]:
@@ -184,7 +189,7 @@ class _Calibration:
                 return
 
 
-def _percentile_range(counts: np.ndarray, low: float, high: float, percentile: float) -> tuple[float, float]:
+def percentile_range(counts: np.ndarray, low: float, high: float, percentile: float) -> tuple[float, float]:
     """Ends of the histogram between which `percentile` % of the values lie, half of the rest beyond either end."""
     edges = np.linspace(low, high, len(counts) + 1)
     share = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
@@ -194,29 +199,42 @@ def _percentile_range(counts: np.ndarray, low: float, high: float, percentile: f
     return float(edges[first]), float(edges[last])
 
 
-def _entropy_range(counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The part of [low, high], both ends drawn towards 0 by one factor, whose 256 levels lose least (KL divergence)."""
-    centres = np.linspace(low, high, len(counts) + 1)
-    centres = (centres[1:] + centres[:-1]) / 2
-    total = counts / counts.sum()
+def entropy_range(counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """[low, high] cut at the magnitude whose 256 levels lose least information (KL divergence; Migacz 2017).
+
+    What lies beyond the cut is counted at its edge. The bin that holds 0 is left out: 0 is exact at any scale, and
+    behind a Relu it would hide everything else.
+    """
+    edges = np.linspace(low, high, len(counts) + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    mass = np.where((edges[:-1] <= 0.0) & (edges[1:] > 0.0), 0.0, counts)
+    if not mass.any():
+        return low, high
     best = (np.inf, low, high)
-    for share in np.arange(20, 101) / 100:
-        start, stop = min(low, 0.0) * share, max(high, 0.0) * share
+    largest = max(abs(low), abs(high))
+    for share in np.arange(_CUTS, 9, -1) / _CUTS:
+        start, stop = max(low, -share * largest), min(high, share * largest)
         inside = (centres >= start) & (centres <= stop)
-        if not inside.any():
-            continue
-        kept = np.flatnonzero(inside)
-        clipped = total[inside].copy()
-        clipped[0] += total[: kept[0]].sum()
-        clipped[-1] += total[kept[-1] + 1 :].sum()
-        level = np.floor((centres[inside] - start) / (stop - start) * 255.0 + 0.5).astype(np.int64)
-        present = total[inside] > 0
-        mass = np.bincount(level, weights=total[inside], minlength=256)
-        bins = np.bincount(level, weights=present, minlength=256)
-        spread = np.where(present, mass[level] / np.maximum(bins[level], 1), 0.0)
-        spread /= spread.sum() or 1.0
-        seen = clipped > 0
-        loss = float(np.sum(clipped[seen] * np.log(clipped[seen] / np.maximum(spread[seen], 1e-12))))
-        if loss < best[0] - 1e-12:
+        kept = mass[inside]
+        clipped = kept.copy()
+        clipped[0] += mass[centres < start].sum()
+        clipped[-1] += mass[centres > stop].sum()
+        bottom, top = min(start, 0.0), max(stop, 0.0)
+        level = np.rint((centres[inside] - bottom) / (top - bottom) * 255.0).astype(np.int64)
+        present = (kept > 0).astype(np.float64)
+        shared = np.bincount(level, weights=kept, minlength=256) / np.maximum(
+            np.bincount(level, weights=present, minlength=256), 1.0
+        )
+        loss = _divergence(clipped, np.where(kept > 0, shared[level], 0.0))
+        if loss < best[0]:
             best = (loss, start, stop)
     return best[1], best[2]
+
+
+def _divergence(expected: np.ndarray, actual: np.ndarray) -> float:
+    """KL divergence of two unnormalised histograms; infinite where `actual` has nothing at all."""
+    if not actual.any():
+        return float(np.inf)
+    first, second = expected / expected.sum(), actual / actual.sum()
+    seen = first > 0
+    return float(np.sum(first[seen] * np.log(first[seen] / np.maximum(second[seen], 1e-9))))

@@ -25,14 +25,16 @@ Role = Literal["integer", "activation", "follow", "float"]
 IntegerType = Literal["uint8", "int8", "uint4", "int4"]
 
 QUANTISED_OPS = frozenset(
-    {"Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid"}
+    {"Conv", "Gemm", "MatMul", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "Sigmoid", "LeakyRelu"}
 )
 """Operators for which ONNX Runtime CPU has an integer kernel: their float inputs and outputs are quantised."""
 
 FOLDED_ACTIVATIONS = frozenset({"Relu", "Clip"})
 """Vanish into the saturation of the quantisation behind them when they alone follow a quantised operator."""
 
-FOLLOWING_OPS = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity"})
+FOLLOWING_OPS = frozenset(
+    {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity"}
+)
 """Move or select values: on a quantised input they run on its integers and hand on its scale."""
 
 WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -95,7 +97,16 @@ def targets(model: onnx.ModelProto) -> Targets:
     of rank known here, is treated as its role says; element-wise operators with a constant operand stay float.
     The result of a Gemm or MatMul that only the caller reads stays float: the runtime has a kernel for that.
     """
-    graph = model.graph
+    import onnx
+
+    formed = integer_form(model)
+    graph = formed.graph
+    inferred = onnx.shape_inference.infer_shapes(formed).graph
+    whole = {
+        value.name
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        if value.type.tensor_type.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT)
+    }
     constants = {tensor.name for tensor in graph.initializer}
     readers = _readers(graph)
     outputs = {value.name for value in graph.output}
@@ -104,7 +115,9 @@ def targets(model: onnx.ModelProto) -> Targets:
     weights: list[tuple[str, int, onnx.NodeProto]] = []
     for node in graph.node:
         kind = role(node.op_type)
-        if kind == "follow" and node.input[0] in (wanted.keys() | followers.keys()):
+        if node.output[0] in whole:  # arithmetic on shapes
+            continue
+        if kind == "follow" and node.input[0] in (wanted.keys() | followers.keys()) and not _pads_values(node, graph):
             followers[node.output[0]] = followers.get(node.input[0], node.input[0])
         if kind != "integer" or not _eligible(node, constants):
             continue
@@ -132,12 +145,45 @@ def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
     spec become int32 at scale(data) * scale(weight). Raises CompressionError on a tensor the graph does not have,
     on a scale count that does not fit its axis, and on a bias that does not fit int32 at that scale.
     """
-    import onnx
-
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
+    written = integer_form(model)
     _Writer(written, spec).run()
     return written
+
+
+def integer_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which a mean over both axes of a picture is a GlobalAveragePool, which has an integer kernel.
+
+    Same values, same names for what was there; `targets`, calibration and `write_qdq` all read this form.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    formed = onnx.ModelProto()
+    formed.CopyFrom(model)
+    if not any(node.op_type == "ReduceMean" for node in formed.graph.node):
+        return formed
+    constants = {tensor.name: tensor for tensor in formed.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(formed).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)}
+    nodes: list[onnx.NodeProto] = []
+    for node in formed.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            nodes.append(node)
+            continue
+        axes = {int(axis) % 4 for axis in numpy_helper.to_array(constants[node.input[1]])}
+        if ranks.get(node.input[0]) != 4 or axes != {2, 3}:
+            nodes.append(node)
+            continue
+        if next((item.i for item in node.attribute if item.name == "keepdims"), 1):
+            nodes.append(helper.make_node("GlobalAveragePool", node.input[:1], node.output, name=node.name))
+            continue
+        pooled = f"{node.output[0]}.pooled"
+        nodes.append(helper.make_node("GlobalAveragePool", node.input[:1], [pooled], name=node.name))
+        nodes.append(helper.make_node("Flatten", [pooled], node.output, name=f"{node.name}.flatten", axis=1))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    formed.graph.ClearField("node")
+    formed.graph.node.extend(copies)
+    return formed
 
 
 def read_spec(model: onnx.ModelProto) -> QuantSpec:
@@ -211,6 +257,8 @@ class _Writer:
         unknown = [edit.tensor for edit in self.spec.tensors if edit.tensor not in produced | self.constants.keys()]
         if unknown:
             raise CompressionError(f"the graph has no tensor called {unknown[0]!r} (of {len(unknown)} such names)")
+        for edit in self.spec.tensors:
+            _check(edit)
         results = {value.name for value in self.graph.output}
         for value in self.graph.input:
             if value.name in self.spec.by_name:
@@ -221,23 +269,46 @@ class _Writer:
             copied.CopyFrom(node)
             for slot, value in enumerate(node.input):
                 copied.input[slot] = biased if slot == 2 and biased else self._read(value)
+            if self._pads_integers(copied, node):
+                continue
             self.nodes.append(copied)
             for slot, value in enumerate(node.output):
-                edit = self.spec.by_name.get(value)
-                if edit is None:
+                if value not in self.spec.by_name:
                     continue
+                edit = self.spec.by_name[value]
                 if value in results:  # the caller keeps reading the name it knows
                     copied.output[slot] = f"{value}.float"
                     self._pair(edit, f"{value}.float", value)
                 else:
                     self._pair(edit, value, f"{value}.dequantised")
-        used = {value for node in self.nodes for value in node.input}
+        read = {value for node in self.nodes for value in node.input} | results
+        self.nodes = [node for node in self.nodes if any(output in read for output in node.output)]
+        used = {value for node in self.nodes for value in node.input} | results
         kept = [tensor for name, tensor in sorted(self.constants.items()) if name in used]
         self.graph.ClearField("node")
         self.graph.node.extend(self.nodes)
         self.graph.ClearField("value_info")
         self.graph.ClearField("initializer")
         self.graph.initializer.extend(kept)
+
+    def _pads_integers(self, written: onnx.NodeProto, node: onnx.NodeProto) -> bool:
+        """Write a Pad with zeros on the integers themselves: the runtime would not move it there, and it is exact."""
+        from onnx import helper
+
+        data, result = self.spec.by_name.get(node.input[0]), self.spec.by_name.get(node.output[0])
+        if node.op_type != "Pad" or data is None or result is None or node.input[0] in self.constants:
+            return False
+        if (data.scale, data.zero_point, data.dtype) != (result.scale, result.zero_point, result.dtype):
+            return False
+        if node.output[0] in {value.name for value in self.graph.output} or _pads_values(node, self.graph):
+            return False
+        self._parameters(result)
+        padded = f"{result.tensor}.quantised"
+        inputs = [f"{data.tensor}.quantised", node.input[1], f"{result.tensor}.zero_point", *node.input[3:]]
+        self.nodes.append(helper.make_node("Pad", inputs, [padded], name=node.name))
+        self._node("DequantizeLinear", result, padded, f"{result.tensor}.dequantised")
+        self.readable[result.tensor] = f"{result.tensor}.dequantised"
+        return True
 
     def _read(self, value: str) -> str:
         """The tensor a reader of `value` reads; writes an initialiser's integers on first use."""
@@ -291,15 +362,7 @@ class _Writer:
 
     def _parameters(self, edit: QuantiseEdit) -> None:
         scale = np.asarray(edit.scale, np.float32)
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise CompressionError(f"{edit.tensor}: a scale is not a positive, finite float32")
-        if len(edit.zero_point) != len(edit.scale):
-            raise CompressionError(f"{edit.tensor}: {len(edit.zero_point)} zero points for {len(edit.scale)} scales")
-        low, high = RANGES[edit.dtype]
-        zero = np.asarray(edit.zero_point, np.int64)
-        if (zero < low).any() or (zero > high).any():
-            raise CompressionError(f"{edit.tensor}: a zero point lies outside {edit.dtype}")
-        zero = zero.astype(np.uint8 if low == 0 else np.int8)
+        zero = np.asarray(edit.zero_point, np.uint8 if RANGES[edit.dtype][0] == 0 else np.int8)
         self._constant(f"{edit.tensor}.scale", scale if edit.axis is not None else scale[0], "float32")
         self._constant(f"{edit.tensor}.zero_point", zero if edit.axis is not None else zero[0], edit.dtype)
 
@@ -307,9 +370,10 @@ class _Writer:
         from onnx import helper, numpy_helper
 
         array = np.asarray(values)
-        if dtype in ("int4", "uint4"):
-            packed = helper.make_tensor(name, _tensor_type(dtype), array.shape, array.reshape(-1).tolist())
-            self.constants[name] = packed
+        if dtype in ("int4", "uint4"):  # two to the byte, the first in the low half
+            nibbles = np.append(array.reshape(-1), [0] * (array.size % 2)).astype(np.uint8) & 15
+            packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+            self.constants[name] = helper.make_tensor(name, _tensor_type(dtype), array.shape, packed, raw=True)
         else:
             self.constants[name] = numpy_helper.from_array(np.asarray(array, dtype=dtype), name)
 
@@ -322,6 +386,19 @@ class _Writer:
         if edit.axis is not None:
             node.attribute.append(helper.make_attribute("axis", edit.axis))
         self.nodes.append(node)
+
+
+def _check(edit: QuantiseEdit) -> None:
+    """Raises CompressionError where scales or zero points are none."""
+    with np.errstate(over="ignore"):
+        scale = np.asarray(edit.scale, np.float32)
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise CompressionError(f"{edit.tensor}: a scale is not a positive, finite float32")
+    if len(edit.zero_point) != len(edit.scale):
+        raise CompressionError(f"{edit.tensor}: {len(edit.zero_point)} zero points for {len(edit.scale)} scales")
+    low, high = RANGES[edit.dtype]
+    if not all(low <= zero <= high for zero in edit.zero_point):
+        raise CompressionError(f"{edit.tensor}: a zero point lies outside {edit.dtype}")
 
 
 def _tensor_type(dtype: str) -> int:
@@ -345,6 +422,20 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
         for value in node.input:
             readers.setdefault(value, []).append(node)
     return readers
+
+
+def _pads_values(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Whether the node is a Pad with anything but zeros."""
+    from onnx import numpy_helper
+
+    if node.op_type != "Pad":
+        return False
+    if any(item.name == "mode" and item.s != b"constant" for item in node.attribute):
+        return True
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    value = next((tensor for tensor in graph.initializer if tensor.name == node.input[2]), None)
+    return value is None or bool(numpy_helper.to_array(value).any())
 
 
 def _eligible(node: onnx.NodeProto, constants: set[str]) -> bool:
