@@ -31,8 +31,10 @@ TEMPLATES = Path(runner.__file__).parent
 ELSEWHERE_SHARE = {False: 0.001, True: 0.05}
 """Allowed deviation of outputs on another device, as a share of their range; keyed by whether integers are used.
 
-Floats: summation order and fused multiply-add move a logit by some 1e-6 of its range. Integers: an activation next to
-a rounding border may land one step (1/255 of its range) away, and later layers carry that on.
+Floats: summation order and fused multiply-add; between ONNX Runtime's own optimisation levels ResNet-20 moves by 2e-7
+of its range. Integers: an activation next to a rounding border may land one step (1/255 of its range) away, and later
+layers carry that on; between integer kernels and the same graph computed in floats ResNet-20 moves by 0.008.
+(64 CIFAR-10 images, ONNX Runtime 1.32, AVX-512 VNNI.) Saturating int8 kernels move it further, and are to be caught.
 """
 ACCURACY_TOLERANCE = 0.001
 """Share by which accuracy on the very samples of the promise may differ: one sample in a thousand."""

@@ -208,6 +208,7 @@ def test_latency_is_timed_again_and_judged_on_the_same_device_only(copy: Path) -
         found = Bundle(copy).examine(latency=True)
         assert [check.status for check in found.checks] == ["ok", "ok", status]
         assert found.ok == (status == "ok")  # an unknown is not a success
+    assert run_script(copy, "verify.py", "--latency").returncode == 4  # nor for the script
 
 
 def test_wilson_interval_by_hand() -> None:

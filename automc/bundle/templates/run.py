@@ -150,6 +150,9 @@ def read_sample(path: Path, spec: Mapping[str, Any]) -> Array:
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(converted).reshape(height, width, channels)
     pixels = pixels.transpose(2, 0, 1) if layout == "CHW" else pixels
+    # the divisor that brings raw values to 0..1 is their full scale; a picture's is 255
+    full = next((step["by"] for step in spec["steps"] if step["op"] == "divide"), 255)
+    pixels = pixels if full == 255 else np.rint(pixels * (full / 255))
     return pixels.reshape(shape).astype(declared["dtype"])
 
 
