@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import JsonValue
 
@@ -63,7 +64,7 @@ class Candidate:
         loaded: dict[str, JsonValue] = json.loads(self.architecture_json)
         return loaded
 
-    @property
+    @cached_property
     def id(self) -> str:
         """First 12 hex digits of the sha256 of the canonical JSON."""
         return digest(self.to_json())[:12]

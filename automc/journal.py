@@ -29,8 +29,10 @@ class Journal:
             self._file = path.open("ab", buffering=0)
             self._file.truncate(self._size)
 
-    def append(self, event: str, **body: JsonValue) -> None:
-        """Add one event and return when it is on disk. Raises RunError (disk full, read-only), nothing earlier lost."""
+    def append(self, event: str, *, durable: bool = True, **body: JsonValue) -> None:
+        """Add one event and return when it is on disk; not `durable`: when it is handed to the system, which suffices
+        for what a replay decides again by itself. Raises RunError (disk full, read-only), nothing earlier lost.
+        """
         if self._file is None:
             raise ValueError("journal opened for reading")
         record: dict[str, JsonValue] = {"event": event, **body}
@@ -39,7 +41,8 @@ class Journal:
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             os.truncate(self.path, self._size)
             raise RunError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -73,17 +73,17 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
     trials = distinct(ended.rungs[-1].values())
     if not trials:
         return []
+    best = max(trial["accuracy"].value for trial in trials)
     mask = non_dominated([objectives_of(trial, run.config.objectives) for trial in trials])
     points = [
-        FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, trials))
+        FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, best))
         for trial, on_front in zip(trials, mask, strict=True)
     ]
     return sorted(points, key=lambda point: (point.figures["latency_ms"].value, point.trial.candidate.id))
 
 
-def _scored_figures(trial: Trial, trials: Sequence[Trial]) -> dict[str, Figure]:
-    """The trial's figures with `drop_points` counted from the most accurate candidate seen: there is no reference."""
-    best = max(item["accuracy"].value for item in trials)
+def _scored_figures(trial: Trial, best: float) -> dict[str, Figure]:
+    """The trial's figures with `drop_points` counted from the `best` accuracy seen: there is no reference."""
     drop = 100 * (best - trial["accuracy"].value)
     return {
         **{str(name): figure for name, figure in (trial.figures or {}).items()},

@@ -135,7 +135,7 @@ class Loop:
             trial = outcome or self.conductor.wait((candidate.id, 0, self.settings.seed))
             strategy.tell(trial, self._objectives(trial), self._violation(trial))
             if number >= self._told:
-                self.run.journal.append("told", n=number, id=candidate.id)
+                self.run.journal.append("told", durable=False, n=number, id=candidate.id)
             trials.setdefault(candidate.id, trial)
 
     def _next_rung(self, index: int, below: dict[str, Trial]) -> dict[str, Trial]:
@@ -248,7 +248,7 @@ class Loop:
 
     def _check_replay(self, number: int, candidate: Candidate) -> None:
         if not self._replayed:
-            self.run.journal.append("asked", n=number, id=candidate.id, candidate=candidate.to_json())
+            self.run.journal.append("asked", durable=False, n=number, id=candidate.id, candidate=candidate.to_json())
             return
         record = self._replayed.popleft()
         if record["n"] != number or record["id"] != candidate.id:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 
 if TYPE_CHECKING:
+    from automc.cost.predictor import Costs
     from automc.techniques.technique import PlanContext
 
 
@@ -183,23 +185,34 @@ def _running(
 def _faster(
     model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
 ) -> list[Factorisation]:
-    """Those whose layer alone makes the network faster on the profile; what cannot be predicted is not faster."""
+    """Those whose layer alone makes the network faster on the profile; what cannot be predicted is not faster.
+
+    Layers of equal shapes factorised equally gain equally, so each shape is costed once, on meta tensors.
+    """
     cost = context.cost
     if cost is None or not proposed:
         return proposed
-    before = cost(model).latency_ms.value
-    faster = []
+    shapes = copy.deepcopy(model).to("meta")
+    before = cost(shapes).latency_ms.value
+    refused: dict[object, str | None] = {}
     for found in proposed:
-        try:
-            after = cost(apply_edits(model, [found.edit])).latency_ms.value
-        except UnseenOperatorError as error:
-            kept[found.dense.name] = f"its cost is unknown: {error.message}"
-            continue
-        if after < before:
-            faster.append(found)
-        else:
-            kept[found.dense.name] = f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
-    return faster
+        if _shape_of(found) not in refused:
+            refused[_shape_of(found)] = _no_gain(cost, apply_edits(shapes, [found.edit]), before)
+    kept.update({f.dense.name: reason for f in proposed if (reason := refused[_shape_of(f)]) is not None})
+    return [found for found in proposed if refused[_shape_of(found)] is None]
+
+
+def _shape_of(found: Factorisation) -> object:
+    return (replace(found.dense, name=""), found.layers)
+
+
+def _no_gain(cost: Callable[[nn.Module], Costs], network: nn.Module, before: float) -> str | None:
+    """Why `network` is not predicted to take less than `before` ms, or None where it is."""
+    try:
+        after = cost(network).latency_ms.value
+    except UnseenOperatorError as error:
+        return f"its cost is unknown: {error.message}"
+    return None if after < before else f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
 
 
 def weights_of(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
