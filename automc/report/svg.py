@@ -144,7 +144,9 @@ def front_svg(points: Sequence[FrontPoint], *, metric: str = "accuracy", standal
     y_values = [_points(f, v) for f in accuracies for v in (f.low, f.value, f.high)]
     y = Scale.around(y_values or [0.0, 1.0], height - 62, 44)
     parts = [f'<rect width="{width:g}" height="{height:g}" class="frame"/>'] if standalone else []
-    parts += axes(x, y, "Latency, ms (measured, 10th percentile)", _accuracy_label(metric, accuracies))
+    measured = all(figure.kind == "measured" for figure in latencies)
+    label = f"Latency, ms ({'measured, 10th percentile' if measured else 'predicted'})"
+    parts += axes(x, y, label, _accuracy_label(metric, accuracies))
     spots = [(x(f.value), y(_points(a, a.value))) for f, a in zip(latencies, accuracies, strict=True)]
     parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front]))
     for (px, py), latency, accuracy in zip(spots, latencies, accuracies, strict=True):
