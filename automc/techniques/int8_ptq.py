@@ -208,7 +208,7 @@ def entropy_range(counts: np.ndarray, low: float, high: float) -> tuple[float, f
     edges = np.linspace(low, high, len(counts) + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     mass = np.where((edges[:-1] <= 0.0) & (edges[1:] > 0.0), 0.0, counts)
-    if not mass.any():
+    if low >= high or not mass.any():
         return low, high
     best = (np.inf, low, high)
     largest = max(abs(low), abs(high))
@@ -216,6 +216,8 @@ def entropy_range(counts: np.ndarray, low: float, high: float) -> tuple[float, f
         start, stop = max(low, -share * largest), min(high, share * largest)
         inside = (centres >= start) & (centres <= stop)
         kept = mass[inside]
+        if not kept.any():  # all values lie further out
+            continue
         clipped = kept.copy()
         clipped[0] += mass[centres < start].sum()
         clipped[-1] += mass[centres > stop].sum()

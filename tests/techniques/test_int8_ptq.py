@@ -139,6 +139,10 @@ def test_a_constant_tensor_is_calibrated() -> None:
     assert int8_ptq.percentile_range(counts, 2.0, 2.0, 99.9) == (2.0, 2.0)
 
 
+def test_a_tensor_far_from_zero_is_calibrated() -> None:
+    assert int8_ptq.entropy_range(np.full(int8_ptq.BINS, 10), 5.0, 6.0) == (5.0, 6.0)
+
+
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_other_methods_quantise_too(method: str, graphs: dict[str, onnx.ModelProto]) -> None:
     graph = graphs["lenet"]
