@@ -108,8 +108,8 @@ def network(label: str, precision: str, factor: float) -> KernelTimes:
 
 def profile() -> HardwareProfile:
     held_out = HeldOut(
-        precision="fp32", networks=24, families=("resnet", "mobilenet", "vgg"), within_5_percent=71.0,
-        within_10_percent=92.0, within_15_percent=96.0, mape_percent=4.2, rank_correlation=0.991,
+        precision="fp32", networks=24, families=("resnet", "mobilenet", "vgg"), within_5_percent=0.71,
+        within_10_percent=0.92, within_15_percent=0.96, mape_percent=4.2, rank_correlation=0.991,
         interval_coverage=0.92,
     )  # fmt: skip
     return HardwareProfile(
@@ -133,7 +133,7 @@ def profile() -> HardwareProfile:
         energy=EnergySource(kind="model", detail="energy per MAC and per byte, no counter is readable here"),
         calibrated_unix_s=0.0,
         calibration="quick",
-        held_out=(held_out, held_out.model_copy(update={"precision": "int8", "within_10_percent": 95.0})),
+        held_out=(held_out, held_out.model_copy(update={"precision": "int8", "within_10_percent": 0.95})),
         calibration_digest="0" * 64,
     )
 
