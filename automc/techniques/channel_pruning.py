@@ -1,10 +1,9 @@
 """Removes whole filters and neurons, with everything coupled to them, and leaves a smaller dense network.
 
-Criteria: `l1`, sum of the absolute weights of a filter (Li et al. 2017, "Pruning Filters for Efficient ConvNets");
-`fpgm`, summed distance of a filter to all others of its layer (He et al. 2019, "Filter Pruning via Geometric Median");
-`taylor`, squared sum of weight times gradient of a filter, averaged over calibration batches (Molchanov et al. 2019,
-"Importance Estimation for Neural Network Pruning", eq. 8); `bn_scale`, absolute BatchNorm scale (Liu et al. 2017).
-A channel that several layers share is scored by the mean over them. Channels couple as in Fang et al. 2023 (DepGraph).
+Criteria `l1` (Li et al. 2017, "Pruning Filters for Efficient ConvNets"), `fpgm` (He et al. 2019, "Filter Pruning via
+Geometric Median"), `taylor` (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning") and `bn_scale`
+(Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming") are in _importance.py; which
+channels only come off together (Fang et al. 2023, DepGraph), in coupling.py.
 """
 
 from __future__ import annotations
@@ -12,29 +11,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from math import gcd
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import InfeasibleCandidate
-from automc.techniques.coupling import Coupling, Group, Unit, couple, removal_edits
+from automc.techniques._importance import Criterion, taylor_effects, unit_scores
+from automc.techniques.coupling import Coupling, Group, couple, removal_edits
 from automc.techniques.edits import Fill, apply_edits
 from automc.techniques.plan import Plan, ReplaceEdit
 from automc.techniques.shortcuts import fill_selection, find_selections
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
-if TYPE_CHECKING:
-    from automc.workloads.workload import Examples, Task
-
-Criterion = Literal["l1", "fpgm", "taylor", "bn_scale"]
 Ratio = Annotated[float, Field(ge=0.0, le=0.9, json_schema_extra={"step": 0.1})]
-
-_TAYLOR_BATCHES = 8
-_TAYLOR_BATCH_SIZE = 64
 
 
 class ChannelPruningParams(Params):
@@ -69,10 +61,10 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         coupling = couple(rewritten, context.example_inputs)
         _check_names(params, coupling)
         multiple = context.profile.channel_multiple
-        gradients = None
+        effects: dict[str, torch.Tensor] = {}
         if params.criterion == "taylor":
-            gradients = _taylor(rewritten, context.calibration(), context.task)
-        scores = {group.root: _scores(rewritten, group, params, gradients) for group in coupling.groups}
+            effects = taylor_effects(rewritten, context.calibration(), context.task)
+        scores = {group.root: unit_scores(rewritten, group, params.criterion, effects) for group in coupling.groups}
         removed = _choose(coupling, scores, params, multiple)
         widths = {
             group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))]
@@ -127,83 +119,6 @@ def _check_names(params: ChannelPruningParams, coupling: Coupling) -> None:
     if not known:
         reasons = "; ".join(f"{root}: {reason}" for root, reason in coupling.refused.items())
         raise InfeasibleCandidate(f"no group of channels can be pruned ({reasons})")
-
-
-def _filters(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
-    """Weights as (output channels, rest)."""
-    return (tensor.transpose(0, 1) if isinstance(module, _ConvTransposeNd) else tensor).flatten(1)
-
-
-def _layer_scores(module: nn.Module, criterion: Criterion) -> torch.Tensor:
-    """(channels,) float64: importance of each output channel of one layer."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    filters = _filters(module, weight.detach()).double()
-    if criterion == "fpgm":
-        return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
-    return filters.abs().sum(dim=1)
-
-
-def _scores(
-    model: nn.Module, group: Group, params: ChannelPruningParams, gradients: Mapping[str, torch.Tensor] | None
-) -> list[float] | None:
-    """Importance of every unit of `group`; None where the criterion says nothing about it (bn_scale without BN).
-
-    l1 and fpgm: each layer's scores over their mean, so that layers and groups compare; taylor, bn_scale: as they are.
-    """
-    layers: dict[str, torch.Tensor] = {}
-    if params.criterion == "bn_scale":
-        for name in sorted({name for unit in group.units for name, _ in unit.members}):
-            module = model.get_submodule(name)
-            if isinstance(module, _BatchNorm) and module.affine:
-                layers[name] = module.weight.detach().abs().double()
-        if not layers:
-            return None
-    else:
-        trained = [name for name in group.producers if model.get_submodule(name).weight.requires_grad]
-        for name in trained or group.producers:
-            if gradients is not None:
-                layers[name] = gradients[name]
-            else:
-                found = _layer_scores(model.get_submodule(name), params.criterion)
-                layers[name] = found / found.mean().clamp_min(torch.finfo(torch.float64).tiny)
-    return [_unit_score(unit, layers) for unit in group.units]
-
-
-def _unit_score(unit: Unit, layers: Mapping[str, torch.Tensor]) -> float:
-    found = [
-        layers[name][list(indices)]
-        for (name, axis), indices in unit.members.items()
-        if axis == "out" and name in layers
-    ]
-    return float(torch.cat(found).mean()) if found else 0.0
-
-
-def _taylor(model: nn.Module, examples: Examples, task: Task) -> dict[str, torch.Tensor]:
-    """Per layer (channels,) float64: squared sum of weight * gradient of each filter, mean over calibration batches."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | _ConvNd)}
-    model.eval()
-    totals = {name: torch.zeros((), dtype=torch.float64) for name in layers}
-    count = 0
-    for batch in examples.batches(_TAYLOR_BATCH_SIZE):
-        if count == _TAYLOR_BATCHES:
-            break
-        model.zero_grad(set_to_none=True)
-        with torch.enable_grad():
-            task.loss(task.forward(model, batch), batch.targets).backward()  # type: ignore[no-untyped-call]
-        for name, module in layers.items():
-            weight, bias = module.weight, module.bias
-            if weight.grad is None:
-                width = _filters(module, weight).shape[0]
-                totals[name] = totals[name] + torch.zeros(width, dtype=torch.float64)
-                continue
-            effect = _filters(module, weight.grad * weight.detach()).double().sum(dim=1)
-            if bias is not None and bias.grad is not None:
-                effect = effect + (bias.grad * bias.detach()).double()
-            totals[name] = totals[name] + effect.square()
-        count += 1
-    model.zero_grad(set_to_none=True)
-    return {name: total / max(count, 1) for name, total in totals.items()}
 
 
 def _widths(units: int, channels_per_unit: int, multiple: int) -> list[int]:

@@ -50,6 +50,10 @@ class Group:
     producers: tuple[str, ...]
     units: tuple[Unit, ...]
 
+    def touched(self, axis: str) -> tuple[str, ...]:
+        """Modules whose `axis` the group's channels are on, sorted."""
+        return tuple(sorted({name for unit in self.units for name, at in unit.members if at == axis}))
+
     def classes(self) -> tuple[tuple[int, ...], ...]:
         """Positions of units that touch the same modules alike; a width is snapped within each class."""
         found: dict[tuple[object, ...], list[int]] = defaultdict(list)
