@@ -44,6 +44,7 @@ def open_npz(path: Path, keys: Sequence[str] = ()) -> np.lib.npyio.NpzFile:
         raise ConfigError(f"{path}: one bare array, not an npz file of named arrays")
     for key in keys:
         if key not in stored.files:
+            stored.close()
             near = difflib.get_close_matches(key, stored.files, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{path}: no array is called {key!r}{hint} (there are: {', '.join(stored.files)})")
