@@ -73,6 +73,10 @@ def how(figure: Figure) -> str:
     return ", ".join(parts)
 
 
+def _shape(shape: JsonValue) -> str:
+    return " x ".join(map(str, shape)) if isinstance(shape, list) else str(shape)
+
+
 def model_card(
     contents: BundleContents,
     io: Mapping[str, list[dict[str, JsonValue]]],
@@ -87,9 +91,11 @@ def model_card(
 
     from automc.bundle.write import ELSEWHERE_SHARE
 
+    percentile = f"{contents.profile.protocol.percentile:g}"
+    labels = LABELS | {"latency_ms": f"latency, {percentile}th percentile"}
     rows = [
         {
-            "label": LABELS[key].replace("accuracy", contents.metric.replace("_", " ")),
+            "label": labels[key].replace("accuracy", contents.metric.replace("_", " ")),
             "value": number(figure),
             "reference": number(contents.reference[key]) if key in contents.reference else "not measured",
             "how": how(figure),
@@ -100,11 +106,11 @@ def model_card(
         speedup = contents.speedup
         rows.append({"label": "speed-up", "value": f"{speedup.value:.2f} times", "reference": "1", "how": how(speedup)})
     rows += [
-        {"label": f"{LABELS[key]}, as predicted", "value": number(figure), "reference": "", "how": how(figure)}
+        {"label": f"{labels[key]}, as predicted", "value": number(figure), "reference": "", "how": how(figure)}
         for key, figure in contents.predicted.items()
     ]
     described = {
-        kind: ", ".join(f"{item['name']} ({item['dtype']} {item['shape']})" for item in items)
+        kind: ", ".join(f"{item['name']} ({item['dtype']} {_shape(item['shape'])})" for item in items)
         for kind, items in io.items()
     }
     raw = contents.preprocessing.get("raw")
@@ -126,6 +132,7 @@ def model_card(
         threads=contents.profile.threads,
         provider=contents.profile.execution_provider,
         protocol=contents.profile.protocol,
+        percentile=percentile,
         noise=f"{contents.profile.noise_floor_percent:.2g}",
         energy=contents.profile.energy.detail if "energy_mj" in {*contents.figures, *contents.predicted} else "",
         saves=[{"technique": name, "words": saves_in_words(what)} for name, what in contents.saves.items()],

@@ -145,7 +145,10 @@ def in_words(data: ReportData) -> Said:
         return Said("No candidate reached the last rung", ("The failures below say why.",))
     if chosen is None:
         return Said("No finalist meets every constraint", tuple(_broken(data)))
-    sentences = [*_beside_reference(chosen, reference), *_beside_int8(data, chosen), *_download_only(data, chosen)]
+    sentences = [*_beside_reference(chosen, reference), *_beside_int8(data, chosen)]
+    if chosen.anchor not in (None, "reference"):
+        sentences.append(f"It is the anchor {chosen.anchor}: the search found nothing better than this obvious chain.")
+    sentences += _download_only(data, chosen)
     if reference is None:
         return Said(f"Chosen: {chosen.trial.candidate}", tuple(sentences))
     if chosen is reference or "speedup" not in chosen.figures:
@@ -181,9 +184,12 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         )
     drop = _drop_of(chosen)
     if drop is not None:
-        side = "below" if drop.value >= 0 else "above"
+        side = "below" if drop.value > 0 else "above"
         said.append(
-            f"Accuracy on the {drop.split} split lies {abs(drop.value):.2f} points {side} the reference's "
+            f"Accuracy on the {drop.split} split is the reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, "
+            f"paired over n {drop.n})."
+            if drop.value == 0
+            else f"Accuracy on the {drop.split} split lies {abs(drop.value):.2f} points {side} the reference's "
             f"(drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
         )
     if "size_bytes" in chosen.figures and "size_bytes" in reference.figures:

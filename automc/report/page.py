@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +20,7 @@ __all__ = ["ReportData", "render_report"]
 
 KERNELS_SHOWN = 40
 LABEL_LENGTH = 30
+REASON_LENGTH = 180
 FAILURES: dict[FailureKind, str] = {
     "infeasible": "cannot exist on this model or device",
     "screened": "its whole predicted interval breaks a constraint",
@@ -133,7 +133,8 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
     tiles = []
     latency, speedup, size = figures.get("latency_ms"), figures.get("speedup"), figures.get("size_bytes")
     if latency is not None:
-        detail = f"10th percentile of {latency.n} runs, {latency.low:.3g} to {latency.high:.3g} over passes"
+        low, high = f"{latency.low:#.3g}", f"{latency.high:#.3g}"
+        detail = f"10th percentile of {latency.n} runs" + (f", {low} to {high} over passes" if low != high else "")
         tiles.append({"value": f"{latency.value:#.3g} ms", "label": f"latency, {latency.kind}", "detail": detail})
     if speedup is not None:
         detail = f"{speedup.low:.2f} to {speedup.high:.2f}, interleaved medians"
@@ -306,23 +307,27 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
 
 
 def _failures(data: ReportData) -> list[dict[str, object]]:
-    """Failed and screened candidates, grouped by kind, step and reason, most frequent first."""
+    """Failed and screened candidates, grouped by kind, step and reason (numbers apart), most frequent first."""
     every: list[tuple[Candidate, Failure]] = list(data.screened)
     every += [
         (trial.candidate, trial.failure) for trials in data.rungs for trial in trials if trial.failure is not None
     ]
-    counts = Counter((failure.kind, failure.step or "", failure.reason) for _, failure in every)
-    example = {(failure.kind, failure.step or "", failure.reason): candidate for candidate, failure in reversed(every)}
+    groups: dict[tuple[FailureKind, str, str], list[tuple[Candidate, Failure]]] = {}
+    for candidate, failure in every:
+        pattern = re.sub(r"\d+(\.\d+)?", "#", failure.reason.split(" (", 1)[0])
+        groups.setdefault((failure.kind, failure.step or "", pattern), []).append((candidate, failure))
     return [
         {
-            "kind": key[0],
-            "words": FAILURES[key[0]],
-            "step": key[1],
-            "reason": key[2],
-            "count": count,
-            "example": str(example[key]),
+            "kind": kind,
+            "words": FAILURES[kind],
+            "step": step,
+            "reason": found[0][1].reason if len(found[0][1].reason) <= REASON_LENGTH else "",
+            "start": found[0][1].reason[:REASON_LENGTH].rsplit(" ", 1)[0],
+            "whole": found[0][1].reason,
+            "count": len(found),
+            "example": str(found[0][0]),
         }
-        for key, count in counts.most_common()
+        for (kind, step, _), found in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
 
 

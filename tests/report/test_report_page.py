@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from report_samples import point, report_data, trial
+from report_samples import failed, point, report_data, trial
 
 from automc.candidate import Candidate, Step
 from automc.report.page import render_report
 from automc.report.svg import Scale, front_svg, kernels_svg, scatter_svg, shown
 from automc.report.terminal import front_table
-from automc.trial import Figure, Trial
+from automc.trial import Failure, Figure, Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -125,6 +125,21 @@ def test_a_run_in_which_nothing_worked_still_has_a_page() -> None:
     text = parsed(render_report(report_data(points=[], rungs=broken, kernels=[]))).text
     assert "No candidate reached the last rung" in text
     assert "parity" in text
+
+
+def test_failures_alike_but_for_numbers_are_one_row_and_long_reasons_fold() -> None:
+    long = "low_rank replaces no layer (" + "; ".join(f"conv{i}: predicted 0.{i} ms" for i in range(40)) + ")"
+    trials = [failed("infeasible", long, Step.of("low_rank", rank=0.5)), trial("int8", 0)]
+    screened = [
+        (Candidate((Step.of("cp", rank=rank),)), Failure("screened", f"latency_ms {2 + rank} exceeds 2.0"))
+        for rank in (0.25, 0.5, 0.75)
+    ]
+    page = render_report(report_data(rungs=[trials], rung_steps=[0], screened=screened))
+    rows = re.findall(r"<tr><td><b>(\w+)</b>.*?<td class=\"n\">(\d+)</td>", page, flags=re.DOTALL)
+    assert [row for row in rows if row[0] in ("screened", "infeasible")] == [("screened", "3"), ("infeasible", "1")]
+    assert "latency_ms 2.25 exceeds 2.0" in page
+    assert long in parsed(page).text
+    assert page.count("<details>") == 1
 
 
 def test_text_from_outside_cannot_become_markup() -> None:

@@ -139,6 +139,24 @@ def test_the_same_steps_in_another_order_are_grouped() -> None:
     assert orders([[one, other_ratio]]) == []
 
 
+def test_an_anchor_that_wins_is_said_to_be_the_obvious() -> None:
+    data = report_data(
+        points=[point("int8_depth", anchor="int8_depth", chosen=True), point("reference", anchor="reference")]
+    )
+    said = "It is the anchor int8_depth: the search found nothing better than this obvious chain."
+    assert said in in_words(data).sentences
+
+
+def test_no_drop_at_all_is_neither_below_nor_above() -> None:
+    none = Figure(0.0, 0.0, 0.0, "points", "measured", n=399, split="test")
+    chosen = changed(point("pruned", chosen=True), test_drop_points=none)
+    said = in_words(report_data(points=[chosen, point("reference", anchor="reference")]))
+    assert (
+        "Accuracy on the test split is the reference's (drop +0.00 to +0.00 at 95 %, paired over n 399)."
+        in said.sentences
+    )
+
+
 def test_one_comparison_is_its_own_spread() -> None:
     assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
