@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from automc.candidate import Candidate, Step
 from automc.errors import ConfigError, InfeasibleCandidate
+from automc.profiles import shipped_folder
 from automc.space import SearchSpace
 from automc.techniques import registry
 from automc.techniques.plan import Plan
@@ -453,3 +454,38 @@ def test_a_file_that_is_no_space_is_refused(tmp_path: Path, text: str, said: str
 def test_an_unknown_space_is_named_with_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="no search space is called 'nowhere'"):
         SearchSpace.load("nowhere")
+
+
+# --- what ships -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _real_techniques(_techniques: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    registry.get_technique.cache_clear()
+
+
+@pytest.mark.usefixtures("_real_techniques")
+class TestShippedSpaces:
+    @pytest.mark.parametrize("name", ["cnn", "digits"])
+    def test_it_loads_samples_and_holds_the_default_anchors(self, name: str) -> None:
+        shipped, rng = SearchSpace.load(name), np.random.default_rng(0)
+        assert shipped.name == name
+        assert [anchor.name for anchor in shipped.anchors] == ["reference", "int8", "int8_depth"]
+        for _ in range(200):
+            candidate = shipped.sample(rng)
+            assert shipped.assignment(candidate) is not None
+
+    def test_an_anchor_with_the_spaces_own_settings_is_one_of_its_candidates(self) -> None:
+        shipped = SearchSpace.load("cnn")
+        int8 = next(anchor for anchor in shipped.anchors if anchor.name == "int8")
+        assignment = shipped.assignment(int8.candidates[0])
+        assert assignment is not None
+        assert (assignment["chain"], assignment["graph"]) == ("recovery", "int8_ptq")
+
+    def test_every_shipped_file_is_a_space(self) -> None:
+        folder = shipped_folder("search_spaces")
+        names = sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_"))
+        assert {"cnn", "digits", "nasbench201", "noop"} <= set(names)
+        for name in names:
+            assert SearchSpace.load(name).size > 1
