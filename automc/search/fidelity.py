@@ -72,6 +72,6 @@ def rank_correlation(lower: Mapping[str, Trial], upper: Mapping[str, Trial], met
         return None
     first = np.array([lower[key][metric].value for key in shared])
     second = np.array([upper[key][metric].value for key in shared])
-    if first.std() == 0 or second.std() == 0:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)

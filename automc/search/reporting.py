@@ -23,7 +23,7 @@ def write_report(run: Run, evaluator: Evaluator, ended: Ended, points: Sequence[
     from automc.report.page import render_report
 
     config = run.config
-    names = {step.technique for point in points for step in point.trial.candidate.steps}
+    names = {step.technique for rung in ended.rungs for trial in rung.values() for step in trial.candidate.steps}
     data = ReportData(
         title=config.name,
         model=_named(config.workload.name, config.workload.options),
