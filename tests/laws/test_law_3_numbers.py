@@ -13,8 +13,10 @@ from noop_runs import config_in
 
 from automc.candidate import Candidate, Step
 from automc.evaluate import Evaluator, Job
+from automc.run import FrontPoint
+from automc.search.ending import _promises
 from automc.search.loop import search
-from automc.trial import Trial
+from automc.trial import Figure, Trial
 
 
 def correct_by_hand(evaluator: Evaluator, trial: Trial) -> np.ndarray:
@@ -61,3 +63,24 @@ def test_a_front_holds_one_fidelity_the_highest(tmp_path: Path) -> None:
     assert {trial.rung for trial in run.trials()} == {0, 1}
     assert {point.trial.rung for point in run.finalists()} == {1}
     assert {figure.rung for point in run.finalists() for figure in point.figures.values()} == {1}
+
+
+def test_a_bundle_promises_what_was_measured_and_not_what_was_predicted() -> None:
+    figures = {
+        "accuracy": Figure(0.97, 0.95, 0.98, "fraction", "measured", n=395, split="validation"),
+        "drop_points": Figure(0.5, -0.2, 1.2, "points", "measured", n=395, split="validation"),
+        "test_accuracy": Figure(0.96, 0.94, 0.97, "fraction", "measured", n=395, split="test"),
+        "test_drop_points": Figure(0.8, 0.1, 1.5, "points", "measured", n=395, split="test"),
+        "latency_ms": Figure(0.30, 0.29, 0.31, "ms", "measured", n=200),
+        "predicted_latency_ms": Figure(0.25, 0.22, 0.28, "ms", "predicted"),
+        "size_bytes": Figure(70_000, 70_000, 70_000, "bytes", "measured", n=1),
+    }
+    trial = Trial(Candidate(), 2, 0, figures={"accuracy": figures["accuracy"]})
+    promised, predicted = _promises(FrontPoint(trial, None, on_front=True, chosen=True, figures=figures))
+    assert promised == {
+        "accuracy": figures["test_accuracy"],
+        "drop_points": figures["test_drop_points"],
+        "latency_ms": figures["latency_ms"],
+        "size_bytes": figures["size_bytes"],
+    }
+    assert predicted == {"latency_ms": figures["predicted_latency_ms"]}
