@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -27,12 +28,16 @@ from automc.errors import MeasurementError, RunError
 
 J = TypeVar("J")
 R = TypeVar("R")
-J_contra = TypeVar("J_contra")
+R_co = TypeVar("R_co", covariant=True)
 
 RETRIES = 2
 """How often a job is started again after its worker died or its device was too noisy."""
 _OBJECT_STORE_BYTES = 100 * 2**20  # jobs and trials are a few kB; Ray's floor is 75 MB
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _POLL_S = 0.5  # how long a wait may hold up Ctrl-C
+_CPUS_WITHIN_S = 5.0  # a worker that was just stopped gives its processor back within a second or two
+_REACH_WITHIN_S = 5.0
+_FOLDER_PREFIX = "amc-"
 _LONGEST_FOLDER = 40  # characters; Ray's socket names add 60, and a Unix socket's may have 107
 
 
@@ -47,7 +52,7 @@ class WorkerInfo:
     seconds: float
 
 
-class Executor(Protocol[J, R]):
+class Executor(Protocol[J, R_co]):
     """Evaluates jobs. The function that does so is made once per worker, by a factory that can be pickled.
 
     A job whose worker dies (a signal, out of memory) or which raises MeasurementError is started again, RETRIES times
@@ -60,7 +65,7 @@ class Executor(Protocol[J, R]):
         """Queue `job`; it starts as soon as a worker is free."""
         ...
 
-    def next(self) -> tuple[J, R, WorkerInfo]:
+    def next(self) -> tuple[J, R_co, WorkerInfo]:
         """Wait for any submitted job to finish. Raises RunError where none is left."""
         ...
 
@@ -128,6 +133,8 @@ class RayExecutor(Generic[J, R]):
         self._actors: dict[int, Any] = {}
         self._idle: deque[int] = deque(range(workers))
         self._session = _RaySession(workers * threads, address)
+        if not self._session.owned or address is not None:
+            _require_cpus(workers * threads, self._session)
 
     def submit(self, job: J) -> None:
         self._waiting.append(_Attempt(job))
@@ -148,7 +155,7 @@ class RayExecutor(Generic[J, R]):
                 cause = error.cause
                 if not isinstance(cause, MeasurementError):
                     self._start()
-                    raise _from_worker(error) from WorkerTraceback(str(error.traceback_str))
+                    raise _from_worker(error) from WorkerTraceback(_COLOUR.sub("", str(error)))
                 self._again(attempt, cause.message, cause)
             except (
                 ray.exceptions.RayActorError,
@@ -274,8 +281,8 @@ class _RaySession:
                 self._begin_environment()
             import ray
 
-            self._owned = not ray.is_initialized()
-            if self._owned:
+            self.owned = not ray.is_initialized()
+            if self.owned:
                 try:
                     self._join(address) if address is not None else self._begin(cpus)
                 except (ConnectionError, RuntimeError, OSError, ValueError) as error:
@@ -293,7 +300,7 @@ class _RaySession:
             self._end()
 
     def _end(self) -> None:
-        if self._owned:
+        if self.owned:
             import ray
 
             ray.shutdown()
@@ -327,7 +334,8 @@ class _RaySession:
     def _begin(self, cpus: int) -> None:
         import ray
 
-        self._folder = Path(tempfile.mkdtemp(prefix="amc-", dir=_short_temporary_folder()))
+        _sweep_temporary_folder()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=_short_temporary_folder()))
         with _signals_kept():
             ray.init(
                 num_cpus=cpus,
@@ -339,15 +347,36 @@ class _RaySession:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(self._folder),
             )
-        found = ray.util.get_node_ip_address()
+        found = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         if not ipaddress.ip_address(found).is_loopback:
             raise RuntimeError(f"it listens on {found}, not on the loopback address alone (Ray was imported before)")
 
     def _join(self, address: str) -> None:
         import ray
 
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():  # Ray itself would try for a minute and then abort the process
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_WITHIN_S).close()
         with _signals_kept():
             ray.init(address=address, log_to_driver=False, configure_logging=False)
+
+
+def _require_cpus(wanted: int, session: _RaySession) -> None:
+    """Raises RunError where the Ray at hand has too few free processors: workers would wait for ever, in silence."""
+    import ray
+
+    deadline = time.monotonic() + _CPUS_WITHIN_S
+    while True:
+        free = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+        if free >= wanted:
+            return
+        if time.monotonic() > deadline:
+            session.close()
+            raise RunError(
+                f"{wanted} processors are wanted (workers x threads), but the Ray in use has {free:g} free",
+                next_step="lower executor.workers, or leave executor.address out to use this machine",
+            )
+        time.sleep(_POLL_S)
 
 
 def _ray_is_running() -> bool:
@@ -364,6 +393,14 @@ def _import_folders() -> list[str]:
 def _short_temporary_folder() -> str:
     usual = tempfile.gettempdir()
     return usual if len(usual) <= _LONGEST_FOLDER or not Path("/tmp").is_dir() else "/tmp"
+
+
+def _sweep_temporary_folder() -> None:
+    """Remove what runs that were killed left behind: folders that name a process which is no more."""
+    for folder in Path(_short_temporary_folder()).glob(f"{_FOLDER_PREFIX}*-*"):
+        number = folder.name.split("-")[1]
+        if number.isdigit() and not Path("/proc", number).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
