@@ -13,7 +13,7 @@ from torch import nn
 from automc.cost.predictor import Costs, Estimate
 from automc.profiles import EnergySource, Fingerprint, HardwareProfile, Int8Facts, MeasurementProtocol
 from automc.techniques.technique import PlanContext
-from automc.workloads.workload import SPLITS, Batch, Examples, SplitName, Task, Workload
+from automc.workloads.workload import SPLITS, Batch, Examples, SplitName, Task, Workload, weights_digest
 
 
 class Lambda(nn.Module):
@@ -219,7 +219,8 @@ class NoisePictures:
 
     @property
     def digest(self) -> str:
-        return f"noise-{self.count}-{self.seed}"
+        taught = "noise" if self.teacher is None else weights_digest(self.teacher)
+        return f"{self.count}-{self.seed}-{taught}"
 
     def __len__(self) -> int:
         return self.count

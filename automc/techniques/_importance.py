@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from automc.techniques._evidence import Evidence, evidence_key
 from automc.techniques.coupling import Group
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Criterion = Literal["l1", "fpgm", "taylor", "bn_scale"]
 
 _BATCHES = 8
 _BATCH_SIZE = 64
+_EFFECTS: Evidence[dict[str, torch.Tensor]] = Evidence(capacity=16)
 
 
 def unit_scores(
@@ -95,6 +97,11 @@ def _weight_scores(module: nn.Module, criterion: Criterion) -> torch.Tensor:
 
 
 def taylor_effects(model: nn.Module, examples: Examples, task: Task) -> dict[str, torch.Tensor]:
+    """`_measure_effects`, kept for the next candidate that starts from the same network."""
+    return _EFFECTS.get(evidence_key(model, examples, task), lambda: _measure_effects(model, examples, task))
+
+
+def _measure_effects(model: nn.Module, examples: Examples, task: Task) -> dict[str, torch.Tensor]:
     """Per layer and BatchNorm (batches, channels) float64: first-order change of the loss if its weights were 0.
 
     In eval mode, over the first 8 batches of 64 in order; 0 for frozen parameters. `model` is put into eval mode.

@@ -19,18 +19,20 @@ from pydantic import Field
 from torch import nn
 
 from automc.errors import InfeasibleCandidate
+from automc.techniques._evidence import Evidence, evidence_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, zeroed_copy
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import Plan, RemoveEdit
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 if TYPE_CHECKING:
-    from automc.workloads.workload import Batch, Task
+    from automc.workloads.workload import Examples, Task
 
 Ratio = Annotated[float, Field(ge=0.0, le=0.8, json_schema_extra={"step": 0.1})]
 
 _BATCHES = 2
 _BATCH_SIZE = 64
+_LOSSES: Evidence[float] = Evidence(capacity=1024)
 
 
 class DepthPruningParams(Params):
@@ -77,13 +79,10 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         if not any(count for _, count in wanted):
             sizes = {stage.name: len(stage.blocks) for stage in stages}
             raise InfeasibleCandidate(f"depth_pruning removes nothing: no share asked for is half a block of {sizes}")
-        batches = list(islice(context.calibration().batches(_BATCH_SIZE), _BATCHES))
-        before = _loss(model, batches, context.task)
         blocks = [block for names, count in wanted if count for block in names]
-        effects = {
-            block: _loss(apply_edits(model, [RemoveEdit(module=block)]), batches, context.task) - before
-            for block in blocks
-        }
+        loss = _Losses(model, context.calibration(), context.task)
+        before = loss.without(None)
+        effects = {block: loss.without(block) - before for block in blocks}
         doomed = {block for names, count in wanted if count for block in sorted(names, key=effects.__getitem__)[:count]}
         return Plan(
             technique=self.name,
@@ -91,7 +90,7 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
             facts={
                 "loss": before,
                 "loss_rise_without": dict(effects),
-                "samples": sum(len(batch.targets) for batch in batches),
+                "samples": loss.samples,
                 "stages": {stage.name: list(stage.blocks) for stage in stages},
             },
         )
@@ -167,13 +166,24 @@ def _share(count: int, ratio: float) -> int:
     return int(count * ratio + 0.5 + 1e-9)
 
 
-def _loss(model: nn.Module, batches: list[Batch], task: Task) -> float:
-    """Mean loss over `batches`, in eval mode."""
-    evaluated = model if not model.training else apply_edits(model, []).eval()
-    total, samples = 0.0, 0
-    with torch.no_grad():
-        for batch in batches:
-            size = len(batch.targets)
-            total += float(task.loss(task.forward(evaluated, batch), batch.targets)) * size
-            samples += size
-    return total / samples
+class _Losses:
+    """Mean loss over the first calibration batches, of a network and of it without a block; in eval mode."""
+
+    def __init__(self, model: nn.Module, examples: Examples, task: Task) -> None:
+        self.model, self.examples, self.task = model, examples, task
+        self.key = evidence_key(model, examples, task)
+        self.samples = min(len(examples), _BATCHES * _BATCH_SIZE)
+
+    def without(self, block: str | None) -> float:
+        """None: the whole network. Kept for the next candidate that starts from the same network."""
+        return _LOSSES.get(f"{self.key}:{block}", lambda: self._measure(block))
+
+    def _measure(self, block: str | None) -> float:
+        edits = () if block is None else (RemoveEdit(module=block),)
+        model = apply_edits(self.model, edits).eval()
+        total = 0.0
+        with torch.no_grad():
+            for batch in islice(self.examples.batches(_BATCH_SIZE), _BATCHES):
+                loss = self.task.loss(self.task.forward(model, batch), batch.targets)
+                total += float(loss) * len(batch.targets)
+        return total / self.samples

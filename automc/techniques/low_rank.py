@@ -4,7 +4,8 @@ Linear: W = (U sqrt S)(sqrt S V'), the best approximation of its rank in squared
 Convolution, scheme `channel`: k x k to `rank` channels, then 1 x 1 (Zhang et al. 2016, "Accelerating Very Deep
 Convolutional Networks", without their data term); scheme `spatial`: k x 1 to `rank` channels, then 1 x k (Jaderberg
 et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank Expansions", scheme 2, in the closed form of Tai
-et al. 2016). The bias stays on the last layer; a rank is a share of the largest possible one.
+et al. 2016). The bias stays on the last layer. A rank is a share of the one at which the two layers would cost as many
+multiply-accumulates as the one they replace, so that equal shares save alike in every layer and scheme.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.
 
 
 class LowRankParams(Params):
-    rank_ratio: RankRatio = Field(1.0, description="rank of every layer as a share of its largest; 1 replaces nothing")
+    rank_ratio: RankRatio = Field(
+        1.0, description="rank of every layer as a share of the rank that would save nothing; 1 replaces nothing"
+    )
     scheme: Literal["channel", "spatial"] = Field(
         "channel", description="channel: k x k then 1 x 1; spatial: k x 1 then 1 x k (convolutions wider than 1 x 1)"
     )
@@ -51,10 +54,9 @@ class LowRank(ModelTechnique[LowRankParams]):
         def split(dense: Dense) -> Factorisation | None:
             spatial = params.scheme == "spatial" and not dense.is_pointwise and len(dense.kernel) == 2
             full = _full_rank(dense, spatial)
+            break_even = dense.macs / _factorisation(dense, 1, spatial).macs
             rank = snap_rank(
-                params.rank_ratio * full,
-                multiple,
-                lambda rank: rank <= full and _factorisation(dense, rank, spatial).macs < dense.macs,
+                params.rank_ratio * min(full, break_even), multiple, lambda rank: rank <= full and rank < break_even
             )
             return None if rank is None else _factorisation(dense, rank, spatial)
 

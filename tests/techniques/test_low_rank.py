@@ -92,17 +92,23 @@ def test_every_kind_of_network_comes_out_runnable_with_fewer_weights(name: str, 
 
 
 def test_a_layer_that_would_not_get_cheaper_stays() -> None:
-    # 8 x 8 weights: rank 4 costs 4 * (8 + 8) = 64 multiply-accumulates, as many as the layer itself
-    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 64))
+    # 2 x 2 weights: rank 1 costs 2 + 2 multiply-accumulates, as many as the layer itself
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64))
     where = context(data=False)
-    where = type(where)(**{**where.__dict__, "example_inputs": (torch.zeros(1, 8),)})
+    where = type(where)(**{**where.__dict__, "example_inputs": (torch.zeros(1, 2),)})
     found = LOW_RANK.plan(model, LowRankParams(rank_ratio=0.5, only_if_faster=False), where)
-    assert [edit.module for edit in found.edits if isinstance(edit, ReplaceEdit)] == ["2"]
+    assert [edit.module for edit in found.edits if isinstance(edit, ReplaceEdit)] == ["2", "4"]
     assert found.facts["kept"] == {"0": "no fewer multiply-accumulates"}
 
 
-def test_macs_of_facts_are_those_of_the_layers() -> None:
-    # fc1 of LeNet: 192 -> 24; half of rank 24 is 12: 12 * (192 + 24) = 2,592 against 4,608
+@pytest.mark.parametrize("scheme", ["channel", "spatial"])
+def test_equal_shares_save_alike_in_both_schemes(scheme: str) -> None:
+    facts = plan(network("residual"), rank_ratio=0.5, scheme=scheme).facts
+    assert facts["macs_after"] / facts["macs_before"] == pytest.approx(0.5, abs=0.08)  # type: ignore[operator]
+
+
+def test_a_rank_is_a_share_of_the_one_that_would_save_nothing() -> None:
+    # fc1 of LeNet: 192 x 24 = 4,608; rank r costs 216 r: break-even at 21.3, half of it 10.7, snapped to 12: 2,592
     found = plan(network("lenet"), rank_ratio=0.5)
     assert found.facts["ranks"]["fc1"] == [12]  # type: ignore[index, call-overload]
     only_fc1 = [edit for edit in found.edits if isinstance(edit, ReplaceEdit) and edit.module == "fc1"]
