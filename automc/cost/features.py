@@ -78,12 +78,14 @@ def _convolution_kind(row: KernelRow, machine: Machine) -> str:
         if row.groups == outputs and row.groups >= inputs:
             regular = row.precision == "fp32" or row.groups % SYMMETRIC_FILTERS == 0
             return "depthwise" if regular else "depthwise_irregular"
-        return f"grouped_{size}" if row.precision == "fp32" or (inputs // row.groups) % 4 == 0 else "grouped_irregular"
+        if row.layout == "nchw":
+            return f"grouped_{size}"
+    # the blocked and the symmetric kernels run a group like a convolution of its own: one class, groups or not
     if row.layout == "nchwc":
         return size if inputs >= machine.block else "stem"
     if row.precision == "int8":
-        symmetric = inputs % 4 == 0 and outputs >= SYMMETRIC_FILTERS
-        return f"{size}" if symmetric else f"gemm_{size}"
+        symmetric = (inputs // row.groups) % 4 == 0 and outputs // row.groups >= SYMMETRIC_FILTERS
+        return f"{size}" if symmetric else f"{'grouped_' if row.groups > 1 else ''}gemm_{size}"
     return size
 
 
@@ -121,6 +123,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     else:
         columns = _movement(row)
     named = {f"{kind}:{name}": value for name, value in columns.items() if value > 0}
+    for name in row.fused:  # one price for all kernels of a layout: it is the same loop over the output
+        named[f"fused.{row.layout}:{name}"] = prod(row.output_shape) / 1e6
     if row.bytes_weights > SMALL_WEIGHTS:
         named["memory:weights"] = row.bytes_weights / 1e6
     return named
@@ -137,8 +141,6 @@ def _convolution(row: KernelRow, machine: Machine) -> Columns:
         "bytes_out": row.bytes_out / 1e6,
         "bytes_weights": row.bytes_weights / 1e6,
     }
-    for name in row.fused:
-        columns[f"fused_{name}"] = prod(row.output_shape) / 1e6
     macs = row.macs / 1e6
     if row.stride and max(row.stride) > 1:
         columns["macs_strided"] = macs
@@ -266,8 +268,6 @@ def _matrix(row: KernelRow) -> Columns:
         "packed": 0.0 if len(row.input_shapes) < 2 else batch * n * k / 1e6,
         "requantised": m * n * batch / 1e6 if row.precision == "int8" else 0.0,
     }
-    for name in row.fused:
-        columns[f"fused_{name}"] = prod(row.output_shape) / 1e6
     return columns
 
 
