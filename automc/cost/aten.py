@@ -303,6 +303,15 @@ def _split(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], resul
     recorder.emit("Split", [recorder.name(args[0]), recorder.literal(sizes)], list(result), axis=axis)
 
 
+def _unbind(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    axis = int(args[1]) if len(args) > 1 else 0
+    axes = recorder.literal([axis])
+    for index, part in enumerate(result):
+        bounds = [recorder.literal([index]), recorder.literal([index + 1])]
+        (slab,) = recorder.node("Slice", [recorder.name(args[0]), *bounds, axes])
+        recorder.emit("Squeeze", [slab, axes], part)
+
+
 def _concatenate(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     axis = int(args[1]) if len(args) > 1 else int(kwargs.get("dim", 0))
     recorder.emit("Concat", [recorder.name(item) for item in args[0]], result, axis=axis)
@@ -411,8 +420,8 @@ _HANDLERS: Mapping[str, Handler] = {
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"),
     "view": _reshape, "_unsafe_view": _reshape, "reshape": _reshape, "_reshape_copy": _reshape, "expand": _expand,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "slice": _slice, "select": _select,
-    "split": _split, "split_with_sizes": _split, "cat": _concatenate, "stack": _stack, "unsqueeze": _unsqueeze,
-    "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
+    "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack,
+    "unsqueeze": _unsqueeze, "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
     "reflection_pad1d": _pad("reflect"), "reflection_pad2d": _pad("reflect"), "replication_pad2d": _pad("edge"),
     "clone": _same, "alias": _same, "detach": _same,
     "lift_fresh": _same, "_to_copy": _cast, "upsample_nearest2d": _resize("nearest"),

@@ -23,10 +23,12 @@ def attention(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Te
         return None
     root = math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     factor = recorder.literal([root], torch.float32)
-    rank = key.dim()
     (scaled_query,) = recorder.node("Mul", [recorder.name(query), factor])
-    perm = [*range(rank - 2), rank - 1, rank - 2]
-    (transposed,) = recorder.node("Transpose", [recorder.name(key)], perm=perm)
+    length, depth = key.shape[-2:]
+    (transposed,) = recorder.node("Reshape", [recorder.name(key), recorder.literal([-1, length, depth])])
+    (transposed,) = recorder.node("Transpose", [transposed], perm=[0, 2, 1])
+    swapped = recorder.literal([*key.shape[:-2], depth, length])
+    (transposed,) = recorder.node("Reshape", [transposed, swapped])
     (scaled_key,) = recorder.node("Mul", [transposed, factor])
     (scores,) = recorder.node("MatMul", [scaled_query, scaled_key])
     if causal:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from automc.cost.recorder import Recorder
 from automc.cost.shapes import broadcast
+from automc.errors import UnseenOperatorError
 
 Arguments = Sequence[Any]
 Keywords = Mapping[str, Any]
@@ -177,6 +178,15 @@ def _dropout(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Ten
     return data if isinstance(data, torch.Tensor) and not argument(args, kwargs, 2, "training", True) else None
 
 
+def _recurrent(recorder: Recorder, args: Arguments, kwargs: Keywords) -> None:
+    """One operator in the export, a loop of many here: no trace of it would tell its cost."""
+    shapes = ", ".join(str(list(item.shape)) for item in args if isinstance(item, torch.Tensor))
+    raise UnseenOperatorError(
+        f"recurrent layer on {shapes}: it has no translation to ONNX in the cost model",
+        next_step="export the network and predict the file",
+    )
+
+
 FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
     torch.conv1d: _convolution,
     torch.conv2d: _convolution,
@@ -188,6 +198,10 @@ FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
     torch.Tensor.__matmul__: _matmul,
     functional.max_pool1d: _max_pool_1d,
     torch.max_pool1d: _max_pool_1d,
+    torch.lstm: _recurrent,
+    torch.gru: _recurrent,
+    torch.rnn_tanh: _recurrent,
+    torch.rnn_relu: _recurrent,
     functional.dropout: _dropout,
     functional.dropout1d: _dropout,
     functional.dropout2d: _dropout,

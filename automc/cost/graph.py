@@ -36,7 +36,9 @@ def graph_from_trace(
     batch: int = 1,
     scheme: Int8Facts | None = None,
 ) -> KernelGraph:
-    """Kernels of a torch module as its exported graph would have them, without exporting it: 20 to 50 a second.
+    """Kernels of a torch module as its exported graph would have them, without exporting it.
+
+    ResNet-20 takes 20 ms in fp32 and 33 ms in int8 on one core of a 2-core cloud host (medians of 40); its export 2 s.
 
     model: any device, meta included; not changed. example_inputs: as for export, their first axis becomes `batch`.
     precision: int8 adds the quantisation pairs that `int8_ptq` would write, in `scheme` (a profile's; else uint8

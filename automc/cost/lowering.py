@@ -21,8 +21,10 @@ from automc.errors import PredictorError, UnseenOperatorError
 if TYPE_CHECKING:
     import onnx
 
-_RUNTIME_NAMES = {"FusedConv": "Conv", "NhwcFusedConv": "Conv", "FusedGemm": "Gemm", "NhwcMaxPool": "MaxPool"}
-"""Names the runtime gives a kernel that another field of the row (fused, layout) already tells apart."""
+_RUNTIME_NAMES = {
+    "FusedConv": "Conv", "NhwcFusedConv": "Conv", "FusedGemm": "Gemm", "NhwcMaxPool": "MaxPool", "Flatten": "Reshape",
+}  # fmt: skip
+"""Names the runtime gives a kernel that the rest of the row (fused, layout, shapes) already tells apart."""
 
 ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 """Operators whose output is their input's memory under another shape."""

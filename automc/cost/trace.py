@@ -16,7 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automc.cost.aten import quick_result, record_call
+from automc.cost.aten import quick_result, record_call, unseen
 from automc.cost.attention import ATTENTION
 from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
@@ -73,6 +73,14 @@ class _Functions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+_READS_VALUES = frozenset({
+    torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.unique_dim.default,
+    torch.ops.aten._unique2.default, torch.ops.aten.masked_select.default, torch.ops.aten.is_nonzero.default,
+    torch.ops.aten.equal.default,
+})  # fmt: skip
+"""What they return depends on values, of which a trace has none."""
+
+
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Catches every aten operator."""
 
@@ -89,6 +97,11 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         recorder = self._recorder
         keywords = dict(kwargs or {})
+        active = any(recorder.is_activation(item) for item in _flat(args) if isinstance(item, torch.Tensor))
+        if func in _READS_VALUES:
+            if active or any(item.device.type == "meta" for item in args if isinstance(item, torch.Tensor)):
+                raise unseen(func, args)
+            return func(*args, **keywords)
         seen = [item for item in _flat((*args, *keywords.values())) if isinstance(item, torch.Tensor)]
         if any(tensor.device.type != "meta" for tensor in seen):
             args = tuple(_mapped(recorder, item) for item in args)
@@ -98,7 +111,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = quick_result(func, args)
         if result is None:
             result = func(*args, **keywords)
-        if any(recorder.is_activation(tensor) for tensor in _flat(args) if isinstance(tensor, torch.Tensor)):
+        if active:
             record_call(recorder, func, args, keywords, result)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import example_networks
 import numpy as np
 import onnx
 import torch
@@ -209,6 +210,7 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mixed": (Mixed, (1, 3, 32, 32)),
     "series": (Series, (1, 1, 96)),
     "encoder": (Encoder, (1, 12)),
+    "vision_encoder": (example_networks.Encoder, (1, 3, 32, 32)),
     "torch_encoder": (TorchEncoder, (1, 12, 32)),
 }
 NAMES = tuple(_BUILDERS)

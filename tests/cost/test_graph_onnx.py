@@ -161,7 +161,7 @@ def test_rows_are_the_kernels_the_runtime_says_it_ran(name: str, precision: Prec
     assert sum(row.bytes_weights for row in graph.rows) == pytest.approx(parameters, abs=40 * len(ran))
 
 
-_SAME_KERNEL = {"FusedConv": "Conv", "FusedGemm": "Gemm", "NhwcMaxPool": "MaxPool"}
+_SAME_KERNEL = {"FusedConv": "Conv", "FusedGemm": "Gemm", "NhwcMaxPool": "MaxPool", "Flatten": "Reshape"}
 _NO_COPY = ("Reshape", "Squeeze", "Unsqueeze")
 
 

@@ -109,6 +109,31 @@ def test_rows_bear_the_name_of_the_module_they_come_from(precision: Precision) -
         assert [row.name for row in graph.rows if row.macs] == ["0", "3", "7", "10"]
 
 
+def test_a_recurrent_layer_is_refused_rather_than_unrolled() -> None:
+    with pytest.raises(UnseenOperatorError, match=r"recurrent layer on \[1, 5, 8\]"):
+        graph_from_trace(nn.LSTM(8, 4, batch_first=True).eval(), (torch.zeros(1, 5, 8),))
+
+
+class Conditional(nn.Module):
+    """Looks at values: at its own, which is fine, or at its input's."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
+        self.register_buffer("factor", torch.tensor(3.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor.item() if self.own else x * x.sum().item()
+
+
+def test_values_of_the_network_may_be_read_those_of_its_input_not() -> None:
+    own, given = Conditional(own=True).eval(), Conditional(own=False).eval()
+    assert [row.op for row in graph_from_trace(own, (torch.zeros(1, 4),)).rows] == ["Mul"]
+    for blind in (given, own.to("meta")):  # on the meta device its own are gone too
+        with pytest.raises(UnseenOperatorError, match="_local_scalar_dense"):
+            graph_from_trace(blind, (torch.zeros(1, 4),))
+
+
 class Written(nn.Module):
     """Writes in place into what it still reads under another name."""
 
