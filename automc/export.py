@@ -22,14 +22,12 @@ import onnx
 
 from automc.canonical import canonical, clean, name_after_modules
 from automc.errors import ExportError, MeasurementError, ParityError
+from automc.translation import OPSET, shortcuts, translations
 
 if TYPE_CHECKING:
     import onnxruntime
     import torch
     from torch import nn
-
-OPSET = 20
-"""What the dynamo exporter's function library is written for; lower ones are converted down, with losses."""
 
 _PASSES = 6
 """BASIC folds in waves (constants, then BatchNorm, then what that freed); networks here settle after two or three."""
@@ -54,10 +52,17 @@ def export_onnx(
         # torch.export takes an axis of size 1 for a constant, so it is shown two samples.
         inputs = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in inputs)
         shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), shortcuts():
         try:
             program = torch.onnx.export(
-                network, inputs, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=False, verbose=False
+                network,
+                inputs,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                custom_translation_table=translations(),
+                optimize=False,
+                verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(

@@ -10,9 +10,12 @@ import pytest
 import torch
 from example_networks import NETWORKS, network
 from torch import nn
+from torch.nn import functional as F
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from automc.errors import ExportError, ParityError
 from automc.export import check_parity, export_onnx, onnx_bytes, run_onnx
+from automc.translation import DIRECT, is_direct
 
 ONE = torch.zeros(1, 3, 32, 32)
 
@@ -45,6 +48,53 @@ def test_the_graph_is_standard_onnx_without_metadata(name: str, exported: dict[s
     assert [value.name for value in model.graph.input] == ["input"]
     assert [value.name for value in model.graph.output] == ["output"]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+class EveryDirectOperator(nn.Module):
+    """One use at least of every operator that is translated without decomposition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.prelu, self.linear = nn.PReLU(8), nn.Linear(24, 5)
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.stem(x))
+        y = torch.cat([F.relu(x), F.relu6(x) * torch.sigmoid(x), F.hardtanh(x, -0.5, 0.5)], 1)
+        z = F.avg_pool2d(F.pad(y[:, 4:20:2], (1, 0, 0, 1)), 3, 2, 1) + F.max_pool2d(
+            self.prelu(x), 3, 2, 1, ceil_mode=True
+        )
+        pooled = F.adaptive_avg_pool2d(z, 1).flatten(1)
+        return self.linear(torch.cat([pooled, z.mean((2, 3)), F.avg_pool2d(z, 8).flatten(1, -1)], 1))
+
+
+def test_a_network_translated_as_traced_computes_the_same() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = EveryDirectOperator().eval()
+    program = torch.export.export(model, (pictures(2),))
+    used = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert used == DIRECT
+    assert is_direct(program)
+    for count in (1, 3):
+        assert check_parity(model, export_onnx(model, (ONE,)), (pictures(count),)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(3, affine=False), nn.AdaptiveAvgPool2d(2), nn.Flatten(2), nn.ReLU(inplace=True), nn.GELU()]
+)
+def test_what_needs_decomposition_is_decomposed(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Identity(), layer).eval()
+    assert not is_direct(torch.export.export(model, (pictures(2),)))
+    assert check_parity(model, export_onnx(model, (ONE,)), (pictures(3),)) < 1e-5
+
+
+def test_torch_is_left_as_it_was() -> None:
+    before = torch.export.ExportedProgram.run_decompositions, ONNXRegistry.__dict__["from_torchlib"]
+    export_onnx(network("lenet"), (ONE,))
+    assert (torch.export.ExportedProgram.run_decompositions, ONNXRegistry.__dict__["from_torchlib"]) == before
 
 
 def test_batch_norm_is_folded_and_nodes_bear_their_modules_names(exported: dict[str, onnx.ModelProto]) -> None:
