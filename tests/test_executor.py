@@ -59,6 +59,7 @@ def test_an_error_of_ours_arrives_as_it_was_raised(executor: Executor[Job, int])
     executor.submit(Job(1, "break"))
     with pytest.raises(CompressionError) as caught:
         executor.next()
+    assert type(caught.value) is CompressionError
     assert caught.value.next_step == "cut elsewhere"
     assert answers(executor, [Job(3)])[0][1] == 9  # the worker lives on
 
@@ -249,7 +250,7 @@ def test_a_closed_ray_leaves_no_process_no_file_and_no_variable(tmp_path: Path) 
 
 
 def test_a_killed_main_process_leaves_no_workers_behind() -> None:
-    """Ray's own two agents stay until they find their node gone, up to two minutes; workers and servers go at once."""
+    """Ray's own two agents stay until they find their node gone, about a minute; workers and servers go at once."""
     main = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("executor_jobs.py"))], stdout=subprocess.PIPE, text=True
     )
