@@ -57,7 +57,8 @@ class Screener:
         try:
             network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)))
             inputs = self._evaluator.workload.example_inputs()
-            graph = graph_from_trace(network, inputs, precision=_precision(candidate))
+            scheme = self._evaluator.profile.int8
+            graph = graph_from_trace(network, inputs, precision=_precision(candidate), scheme=scheme)
             costs = self._evaluator.predictor.predict(graph)
         except InfeasibleCandidate as error:
             return Screened(failure=Failure("infeasible", error.message))
