@@ -142,7 +142,7 @@ def _convolution(row: KernelRow, machine: Machine) -> Columns:
         "bytes_weights": row.bytes_weights / 1e6,
     }
     macs = row.macs / 1e6
-    if row.stride and max(row.stride) > 1:
+    if row.stride and max(row.stride) > 1 and row.layout != "nhwc":  # there, pointers make every stride alike
         columns["macs_strided"] = macs
     columns[f"macs_{_shape_kind(row.kernel)}"] = macs
     if row.layout == "nchwc":
@@ -231,6 +231,7 @@ def _symmetric(row: KernelRow, inputs: int, outputs: int, pixels: int, taps: int
         "pointers": pixels * taps * groups / 1e6,
         "requantised": pixels * outputs / 1e6,
         "group_calls": float(groups) if groups > 1 else 0.0,
+        "group_pixels": pixels * groups / 1e6 if groups > 1 else 0.0,
         "unrolled": pixels * depth * taps * groups / 1e6,
     }
     columns["macs_full_64"] = work * 64 * wide * full
@@ -307,6 +308,8 @@ def _movement(row: KernelRow) -> Columns:
     }
     if row.bytes_in == row.bytes_out == 0 and row.bytes_weights == 0:  # a view
         return {"calls": 1.0}
+    if row.op == "Transpose" and prod(row.output_shape[1:-1]) % 1024 == 0:
+        columns["conflicts"] = out / 1e6  # lines a power of two apart fall into the same sets of the cache
     if row.op.endswith(("Concat", "Split")):
         columns["pieces"] = float(len(row.input_shapes))
         columns["copies"] = len(row.input_shapes) * prod(row.output_shape[:-1]) / 1e6 if row.layout == "nhwc" else 0.0

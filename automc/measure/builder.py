@@ -223,7 +223,9 @@ class GraphBuilder:
             x = self._requantise(x, signed=True)
             gate = self.unary("Sigmoid", x)
             return self.binary("Mul", x, gate)
-        if act == "Clip":
+        if act == "Clip" and self._quantised:
+            pass  # the quantised range ends at 6 and needs no operator for it, as quantisers write it
+        elif act == "Clip":
             bounds = [self._constant(np.float32(0)), self._constant(np.float32(6))]
             x = Value(self._node("Clip", [x.name, *bounds]), x.shape)
         elif act is not None:

@@ -19,15 +19,17 @@ from automc.cost.energy import EnergyModel, energy_source, find_counter
 from automc.cost.features import Machine
 from automc.cost.fit import Fit, Observation, fit
 from automc.errors import ConfigError, MeasurementError
+from automc.measure.anchor import Anchor
+from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
 from automc.measure.networks import Sample, micro_models, random_networks
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
-from automc.measure.timing import Anchor, Pass, calm_ms, measure_batch, noise_floor
 from automc.profiles import (
     HardwareProfile,
     HeldOut,
+    Int8Facts,
     MeasurementProtocol,
     cache_folder,
     calibration_text,
@@ -53,7 +55,7 @@ class Plan:
 
 
 ATTEMPTS = 3
-RETESTED = 40
+RETESTED = 16
 ENOUGH = 0.75  # share of a batch that has to be timed on a calm machine before the rest is let go
 
 PLANS: dict[Mode, Plan] = {
@@ -98,13 +100,52 @@ def calibrate_host(
             break
     clock.require(families)
     clock.require(fitted)
-    machine = Machine(block=_block_size(), cache_bytes=cache_bytes())
     held, seen = clock.observe(families), clock.observe(fitted)
+    percent, milliseconds = clock.retest(families, seed)
     tell("fitting", 0.0)
-    found = fit([observation for _, observation in seen], machine)
-    held_out, intervals = assess(found, held)
-    percent, milliseconds = clock.retest([*families, *fitted], seed)
-    measured_s = time.monotonic() - started
+    profile, calibration = assemble(
+        Findings(
+            held=held,
+            seen=seen,
+            int8=facts,
+            channel_multiple=multiple,
+            noise_floor_percent=percent,
+            noise_floor_ms=milliseconds,
+            anchor_ms=clock.anchor.best_ms,
+            seed=seed,
+            started_s=started,
+        ),
+        name=name,
+        mode=mode,
+        threads=threads,
+    )
+    save_profile(profile, calibration.as_json(), target)
+    tell("done", 1.0)
+    return profile
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything a calibration measured. held, seen: networks of held-out families, and what is fitted."""
+
+    held: Sequence[tuple[Sample, Observation]]
+    seen: Sequence[tuple[Sample, Observation]]
+    int8: Int8Facts
+    channel_multiple: int
+    noise_floor_percent: float
+    noise_floor_ms: float
+    anchor_ms: float
+    seed: int
+    started_s: float
+    """`time.monotonic()` when measuring began."""
+
+
+def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
+    """Fit what was measured and judge it on what was held out; nothing is measured or written."""
+    machine = Machine(block=_block_size(), cache_bytes=cache_bytes())
+    found = fit([observation for _, observation in findings.seen], machine)
+    held_out, intervals = assess(found, findings.held)
+    measured_s = time.monotonic() - findings.started_s
     calibration = Calibration(
         block=machine.block,
         cache_bytes=machine.cache_bytes,
@@ -118,13 +159,13 @@ def calibrate_host(
         intervals=intervals,
         runtime_memory_mb=runtime_memory_mb(),
         energy_model=EnergyModel().constants(),
-        seed=seed,
-        observations=len(seen),
-        rows_digest=_digest([*held, *seen]),
+        seed=findings.seed,
+        observations=len(findings.seen),
+        rows_digest=_digest([*findings.held, *findings.seen]),
         versions={package: version(package) for package in ("onnxruntime", "onnx", "numpy")},
         measured_s=measured_s,
     )
-    stored, here = calibration.as_json(), host_fingerprint()
+    here = host_fingerprint()
     profile = HardwareProfile(
         name=name,
         description=f"{here.cpu}, {threads} thread{'s' if threads > 1 else ''}, calibrated in {measured_s:.0f} s",
@@ -132,21 +173,19 @@ def calibrate_host(
         threads=threads,
         memory_mb=_memory_mb(),
         precisions=("fp32", "int8"),
-        channel_multiple=multiple,
-        int8=facts,
+        channel_multiple=findings.channel_multiple,
+        int8=findings.int8,
         protocol=MeasurementProtocol(),
-        noise_floor_percent=percent,
-        noise_floor_ms=milliseconds,
+        noise_floor_percent=findings.noise_floor_percent,
+        noise_floor_ms=findings.noise_floor_ms,
         energy=energy_source(find_counter()),
         calibrated_unix_s=time.time(),
         calibration=mode,
         held_out=held_out,
-        calibration_digest=hashlib.sha256(calibration_text(stored).encode()).hexdigest(),
-        anchor_ms=clock.anchor.best_ms,
+        calibration_digest=hashlib.sha256(calibration_text(calibration.as_json()).encode()).hexdigest(),
+        anchor_ms=findings.anchor_ms,
     )
-    save_profile(profile, stored, target)
-    tell("done", 1.0)
-    return profile
+    return profile, calibration
 
 
 class _Stopwatch:
@@ -198,13 +237,13 @@ class _Stopwatch:
         return observed
 
     def retest(self, samples: Sequence[Sample], seed: int) -> tuple[float, float]:
-        """(percent, milliseconds) between the calm timings of RETESTED models and new ones, 90th percentile."""
+        """(percent, milliseconds) between the calm timings of RETESTED networks and new ones, 90th percentile."""
         calm = [sample for sample in samples if self._calm(sample)]
         chosen = [calm[index] for index in np.random.default_rng(seed).permutation(len(calm))[:RETESTED]]
         before = {sample.name: min(self._calm(sample)) for sample in chosen}
         self.tell("measuring the noise floor", 0.0)
         models = {sample.name: sample.model for sample in chosen}
-        again = measure_batch(models, self.settings, self.anchor, passes=1, budget_s=5.0, seed=seed)
+        again = measure_batch(models, self.settings, self.anchor, passes=2, budget_s=6.0, seed=seed)
         after = {name: calm_ms(entries, self.anchor) for name, entries in again.items()}
         pairs = [(before[name], min(values)) for name, values in after.items() if values]
         if not pairs:
@@ -287,7 +326,7 @@ def runtime_memory_mb() -> float:
     """Resident memory of a fresh process that has loaded the runtime and run a network of 0.1 MB, in MB."""
     code = (
         "import psutil; from automc.measure.sessions import open_session, random_inputs;"
-        "from automc.measure.timing import anchor_model; s = open_session(anchor_model());"
+        "from automc.measure.anchor import anchor_model; s = open_session(anchor_model());"
         "s.run(None, random_inputs(s)); print(psutil.Process().memory_info().rss)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)

@@ -108,13 +108,15 @@ def conv_depthwise(b: GraphBuilder, draw: Draw) -> Value:
 
 
 def conv_grouped(b: GraphBuilder, draw: Draw) -> Value:
-    groups, kernel = draw.pick(2, 2, 4, 8, 16, 32), draw.pick(1, 3, 3)
-    inside = draw.integer(2, max(2, 256 // groups))
-    outside = inside if draw.chance(0.6) else draw.integer(2, max(2, 256 // groups))
-    if draw.chance(0.5):
-        inside, outside = max(4, inside // 4 * 4), max(4, outside // 4 * 4)
-    size = _conv_size(draw, groups * inside * outside * kernel**2 * 2)
-    return b.conv(_image(b, groups * inside, size, draw), groups * outside, kernel, groups=groups, act=_act(draw))
+    groups, kernel = draw.pick(2, 2, 4, 4, 8, 8, 16, 32), draw.pick(1, 3, 3, 3)
+    inside = draw.integer(2, max(2, 320 // groups))
+    outside = inside if draw.chance(0.6) else draw.integer(2, max(2, 320 // groups))
+    step = draw.pick(1, 4, 16)  # the runtime has kernels of their own for groups on multiples of 4 and of 16
+    inside, outside = (max(step, width // step * step) for width in (inside, outside))
+    size = _conv_size(draw, groups * inside * outside * kernel**2 * 2, high=48)
+    stride = draw.pick(1, 1, 2) if size > 2 else 1
+    x = _image(b, groups * inside, size, draw)
+    return b.conv(x, groups * outside, kernel, stride=stride, groups=groups, act=_act(draw))
 
 
 def conv_chain(b: GraphBuilder, draw: Draw) -> Value:

@@ -6,9 +6,10 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from automc.errors import MeasurementError
+from automc.measure.anchor import Anchor
+from automc.measure.batch import calm_ms, measure_batch
 from automc.measure.builder import IR_VERSION, OPSET, GraphBuilder, Scheme
 from automc.measure.sessions import SessionSettings, run
-from automc.measure.timing import Anchor, calm_ms, measure_batch
 from automc.profiles import Int8Facts
 
 MULTIPLES = (32, 16, 8, 4, 2, 1)

@@ -7,22 +7,18 @@ pass times the baseline and the finalist in alternating blocks, so that both see
 
 from __future__ import annotations
 
-import gc
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from automc.errors import MeasurementError
+from automc.measure.anchor import CALM_RATIO, Anchor, time_runs
 from automc.measure.sessions import Model, SessionSettings, open_session, random_inputs
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from automc.profiles import HardwareProfile
 
 # A pass that is slower than the best one by more than this is a bad spell and is repeated, at most EXTRA_PASSES times.
@@ -35,10 +31,12 @@ BLOCKS_PER_PASS = 8
 class Timing:
     """What was measured for one model. n: timed runs over all passes; latencies in milliseconds.
 
-    p10_ms: the smallest over passes of the pass's 10th percentile: the figure predictions are held against.
+    p10_ms: the smallest over calm passes of the pass's 10th percentile: the figure predictions are held against.
     median_ms, p90_ms: over all runs of all passes. pass_p10_ms: one per pass, in order of measuring.
     speedup: median over blocks of baseline median / this median, with `speedup_low`, `speedup_high` a 95 %
     interval from the bootstrap over blocks; all None for models measured without a baseline.
+    calm: whether p10_ms comes from a pass that met the machine at its usual speed; if not, it is too slow by an
+    unknown factor and only the speed-up, which is paired, means what it says.
     """
 
     n: int
@@ -49,44 +47,13 @@ class Timing:
     speedup: float | None = None
     speedup_low: float | None = None
     speedup_high: float | None = None
+    calm: bool = True
 
 
 @dataclass
 class _Samples:
     passes: list[np.ndarray] = field(default_factory=list)
     block_medians: list[float] = field(default_factory=list)
-
-
-def time_runs(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray], *, warmup: int, runs: int
-) -> np.ndarray:
-    """(runs,) milliseconds of single runs after `warmup` untimed ones. Loading the session is not part of it."""
-    outputs = [entry.name for entry in session.get_outputs()]
-    feeds = dict(inputs)
-    call, clock = session.run, time.perf_counter_ns
-    for _ in range(warmup):
-        call(outputs, feeds)
-    stamps = [0] * (runs + 1)
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        stamps[0] = clock()
-        for index in range(1, runs + 1):
-            call(outputs, feeds)
-            stamps[index] = clock()
-    finally:
-        if collecting:
-            gc.enable()
-    return np.array([after - before for before, after in pairwise(stamps)]) / 1e6
-
-
-def measure_once(
-    model: Model, settings: SessionSettings, *, warmup: int, runs: int, percentile: float = 10.0
-) -> tuple[float, np.ndarray]:
-    """One pass in a fresh session: (the percentile, all runs), milliseconds."""
-    session = open_session(model, settings)
-    samples = time_runs(session, random_inputs(session), warmup=warmup, runs=runs)
-    return float(np.percentile(samples, percentile)), samples
 
 
 def settings_of(profile: HardwareProfile) -> SessionSettings:
@@ -120,6 +87,7 @@ def measure_interleaved(
         baseline=baseline,
         seed=seed,
         pause_s=pause_s,
+        known_ms=profile.anchor_ms,
     )
 
 
@@ -134,8 +102,9 @@ def interleaved(
     baseline: str | None = None,
     seed: int = 0,
     pause_s: float = 0.0,
+    known_ms: float | None = None,
 ) -> dict[str, Timing]:
-    """`measure_interleaved` with its settings spelt out."""
+    """`measure_interleaved` with its settings spelt out. known_ms: the anchor's time on this machine when calm."""
     if not models or runs < 1 or passes < 1:
         raise ValueError(
             f"needs at least one model, run and pass; got {len(models)} models, {runs} runs, {passes} passes"
@@ -144,13 +113,17 @@ def interleaved(
     if reference not in models:
         raise ValueError(f"baseline {reference!r} is not among the models {sorted(models)}")
     generator = np.random.default_rng(seed)
+    anchor = Anchor(settings, known_ms=known_ms)
     samples = {name: _Samples() for name in models}
+    spells: list[float] = []
     per_block = max(1, -(-runs // (passes * BLOCKS_PER_PASS)))
     done = 0
-    while done < passes or (done < passes + EXTRA_PASSES and not _settled(samples, percentile)):
+    while done < passes or (
+        done < passes + EXTRA_PASSES and not (_settled(samples, percentile) and any(_calm(spells, anchor, known_ms)))
+    ):
         if done and pause_s:
             time.sleep(pause_s)
-        _one_pass(models, settings, samples, generator, per_block, warmup)
+        spells.append(_one_pass(models, settings, samples, generator, per_block, warmup, anchor))
         done += 1
     if passes > 1 and not _settled(samples, percentile):
         raise MeasurementError(
@@ -159,7 +132,14 @@ def interleaved(
             next_step="close what else runs on this machine, then measure again",
         )
     base = np.array(samples[reference].block_medians)
-    return {name: _summary(entry, base, percentile, generator) for name, entry in samples.items()}
+    calm = _calm(spells, anchor, known_ms)
+    return {name: _summary(entry, base, percentile, generator, calm) for name, entry in samples.items()}
+
+
+def _calm(spells: Sequence[float], anchor: Anchor, known_ms: float | None) -> list[bool]:
+    """Per pass: whether its anchor was at the machine's usual speed, the known one where there is one."""
+    usual = anchor.best_ms if known_ms is None else known_ms
+    return [spell <= CALM_RATIO * usual for spell in spells]
 
 
 def _one_pass(
@@ -169,13 +149,18 @@ def _one_pass(
     generator: np.random.Generator,
     per_block: int,
     warmup: int,
-) -> None:
+    anchor: Anchor,
+) -> float:
+    """Time one pass into `samples`. Returns the anchor's lower quartile over the blocks, milliseconds: a tenth
+    percentile needs no more than a part of the pass to be calm."""
     sessions = {name: open_session(model, settings) for name, model in models.items()}
     feeds = {name: random_inputs(session) for name, session in sessions.items()}
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in models}
     names = list(models)
+    anchors = []
     for block in range(BLOCKS_PER_PASS):
         generator.shuffle(names)
+        anchors.append(anchor.check())
         for name in names:
             # the caches hold the previous model: a short warm-up before every block, the full one before the first
             untimed = warmup if block == 0 else min(2, warmup)
@@ -183,6 +168,7 @@ def _one_pass(
     for name, parts in blocks.items():
         samples[name].passes.append(np.concatenate(parts))
         samples[name].block_medians.extend(float(np.median(part)) for part in parts)
+    return float(np.percentile(anchors, 25))
 
 
 def _agrees(entry: _Samples, percentile: float) -> bool:
@@ -194,7 +180,9 @@ def _settled(samples: Mapping[str, _Samples], percentile: float) -> bool:
     return all(_agrees(entry, percentile) for entry in samples.values())
 
 
-def _summary(entry: _Samples, base: np.ndarray, percentile: float, generator: np.random.Generator) -> Timing:
+def _summary(
+    entry: _Samples, base: np.ndarray, percentile: float, generator: np.random.Generator, calm: Sequence[bool]
+) -> Timing:
     everything = np.concatenate(entry.passes)
     per_pass = tuple(float(np.percentile(part, percentile)) for part in entry.passes)
     ratios = base / np.array(entry.block_medians)
@@ -202,12 +190,13 @@ def _summary(entry: _Samples, base: np.ndarray, percentile: float, generator: np
     return Timing(
         n=everything.size,
         median_ms=float(np.median(everything)),
-        p10_ms=min(per_pass),
+        p10_ms=min(value for value, usable in zip(per_pass, calm, strict=True) if usable or not any(calm)),
         p90_ms=float(np.percentile(everything, 90)),
         pass_p10_ms=per_pass,
         speedup=speedup,
         speedup_low=low,
         speedup_high=high,
+        calm=any(calm),
     )
 
 
@@ -218,131 +207,3 @@ def paired_speedup(
     draws = generator.integers(0, ratios.size, size=(resamples, ratios.size))
     medians = np.median(ratios[draws], axis=1)
     return float(np.median(ratios)), float(np.percentile(medians, 2.5)), float(np.percentile(medians, 97.5))
-
-
-class Anchor:
-    """A small fixed network, timed again and again to tell calm spells of the machine from bad ones.
-
-    On virtual machines a neighbour on the same physical core slows everything by up to 2 for seconds or minutes. The
-    fastest of a few runs of one known network (about 0.1 ms each) shows it; what was timed beside a slow anchor is
-    timed again.
-    known_ms: what the anchor took on this machine before; it counts once the machine has shown that speed again.
-    """
-
-    def __init__(self, settings: SessionSettings, *, known_ms: float | None = None) -> None:
-        self._session = open_session(anchor_model(), settings)
-        self._feeds = random_inputs(self._session)
-        self._known_ms = known_ms
-        self.history: list[float] = []
-        for _ in range(20):
-            self.check()
-
-    def check(self) -> float:
-        """Milliseconds of the anchor now."""
-        self.history.append(float(time_runs(self._session, self._feeds, warmup=1, runs=6).min()))
-        return self.history[-1]
-
-    @property
-    def best_ms(self) -> float:
-        """What the anchor takes when the machine is calm: the 2nd percentile of everything seen, or what is known."""
-        seen = float(np.percentile(self.history, 2))
-        if self._known_ms is not None and min(self.history) <= CALM_RATIO * self._known_ms:
-            return min(seen, self._known_ms)
-        return seen
-
-    def is_calm(self, anchor_ms: float) -> bool:
-        """Whether something timed beside an anchor of `anchor_ms` met a calm machine, as far as is known now."""
-        return anchor_ms <= CALM_RATIO * self.best_ms
-
-    def wait(self, *, seconds: float = 1.0) -> float:
-        """The anchor's time as soon as the machine is calm, or after `seconds`."""
-        start, now = time.monotonic(), self.check()
-        while not self.is_calm(now) and time.monotonic() - start < seconds:
-            time.sleep(0.02)
-            now = self.check()
-        return now
-
-
-def anchor_model() -> bytes:
-    """Three 3x3 convolutions of 32 channels at 16x16: 7 million multiply-accumulates."""
-    from automc.measure.builder import GraphBuilder
-
-    builder = GraphBuilder("fp32", np.random.default_rng(0))
-    x = builder.input((1, 32, 16, 16))
-    for _ in range(3):
-        x = builder.conv(x, 32, 3)
-    return builder.finish(x)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass of one model: its percentile, and the slower of the anchors before and after it, milliseconds."""
-
-    latency_ms: float
-    anchor_ms: float
-
-
-def calm_ms(passes: Sequence[Pass], anchor: Anchor) -> list[float]:
-    """Latencies of the passes that met a calm machine, in order."""
-    return [entry.latency_ms for entry in passes if anchor.is_calm(entry.anchor_ms)]
-
-
-# What was timed beside an anchor within 15 % of its best agreed with its own best within 2 % nine times in ten and
-# within 10 % ninety-nine times in a hundred (260 models, 5 passes, through spells that slowed everything by 1.8).
-CALM_RATIO = 1.15
-MAX_ATTEMPTS = 6
-
-
-def measure_batch(
-    models: Mapping[str, Model],
-    settings: SessionSettings,
-    anchor: Anchor,
-    *,
-    passes: int = 2,
-    warmup: int = 8,
-    runs: int = 60,
-    percentile: float = 10.0,
-    budget_s: float | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, list[Pass]]:
-    """Time many models, each in `passes` calm passes if the budget allows; every pass in a new random order.
-
-    A pass beside a slow anchor is put back at the end of the queue, and stays in the answer: a spell that looked calm
-    may turn out not to have been. budget_s: wall clock; models the first pass did not reach are missing from the
-    answer, so with a budget it is a random part of `models`.
-    """
-    generator = np.random.default_rng(seed)
-    names = list(models)
-    found: dict[str, list[Pass]] = {}
-    start = time.monotonic()
-    for number in range(passes):
-        queue = deque(names[index] for index in generator.permutation(len(names)))
-        before = anchor.check()
-        while queue and (budget_s is None or time.monotonic() - start < budget_s):
-            if not anchor.is_calm(before):
-                before = anchor.wait()
-            name = queue.popleft()
-            value, _ = measure_once(models[name], settings, warmup=warmup, runs=runs, percentile=percentile)
-            after = anchor.check()
-            entries = found.setdefault(name, [])
-            entries.append(Pass(value, max(before, after)))
-            before = after
-            if len(calm_ms(entries, anchor)) <= number and len(entries) < MAX_ATTEMPTS * passes:
-                queue.append(name)
-            if progress is not None:
-                progress(len(names) * (number + 1) - len(queue), len(names) * passes)
-    return found
-
-
-def noise_floor(first_ms: Sequence[float], second_ms: Sequence[float]) -> tuple[float, float]:
-    """(percent, milliseconds): test-retest spread of the same models, 90th percentile of |first - second|.
-
-    first_ms, second_ms: two independent measurements of the same models, in the same order.
-    The percentage is relative to the smaller one. Differences below it are not differences.
-    """
-    first, second = np.asarray(first_ms, dtype=float), np.asarray(second_ms, dtype=float)
-    if first.shape != second.shape or first.size == 0:
-        raise ValueError(f"needs two equally long, non-empty lists; got {first.shape} and {second.shape}")
-    gap = np.abs(first - second)
-    return float(np.percentile(gap / np.minimum(first, second) * 100, 90)), float(np.percentile(gap, 90))
