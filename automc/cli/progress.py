@@ -31,6 +31,7 @@ class ProgressDisplay:
         self._started = self._latest_at = time.monotonic()
         self._logged = float("-inf")
         self._logged_stage = ""
+        self._shown: Progress | None = None
 
     def __enter__(self) -> ProgressDisplay:
         self._started = time.monotonic()
@@ -49,7 +50,7 @@ class ProgressDisplay:
         if self._block is not None:
             self._block.stop()
             self._block = None
-        elif self._latest is not None:
+        elif self._latest is not None and self._latest is not self._shown:
             self._log(self._latest)
 
     def __call__(self, progress: Progress) -> None:
@@ -63,7 +64,7 @@ class ProgressDisplay:
     def _log(self, progress: Progress) -> None:
         line = " | ".join(part for part in (progress.stage, *self._parts(progress), progress.message) if part)
         print(f"[{clock(time.monotonic() - self._started)}] {line}", file=self.stream, flush=True)
-        self._logged, self._logged_stage = time.monotonic(), progress.stage
+        self._logged, self._logged_stage, self._shown = time.monotonic(), progress.stage, progress
 
     def _parts(self, progress: Progress) -> list[str]:
         parts = []

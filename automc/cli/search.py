@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from automc.config import SearchConfig
+    from automc.report.data import Said
     from automc.run import FrontPoint, Run
     from automc.trial import Figure
 
@@ -26,7 +27,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (demo, search, resume, front):
+    for command in (demo, search, resume, front, report):
         app.command()(command)
 
 
@@ -107,6 +108,34 @@ def front(
     _print_points(points)
 
 
+def report(
+    folder: Folder,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The result in words, and where the page is.
+
+    The page is one file that loads nothing: the front, what each technique bought and cost, failures and why.
+
+    Example: automc report runs/demo --open
+    """
+    from automc.errors import RunError
+    from automc.run import Run
+
+    run = Run.open(folder)
+    page = folder / "report.html"
+    if not page.is_file():
+        raise RunError(f"{folder}: has no report yet", next_step=f"automc resume {folder}")
+    said = _in_words(run, run.finalists())
+    if as_json:
+        print_json({"report": str(page), "headline": said.headline, "sentences": list(said.sentences)})
+    else:
+        _print_words(said)
+        typer.echo(f"report: {page}")
+    if show:
+        typer.launch(page.resolve().as_uri())
+
+
 def _search(config: SearchConfig, data_root: Path | None, folder: Path | None, as_json: bool) -> None:
     from automc.cli.progress import ProgressDisplay
     from automc.search.loop import search as search_api
@@ -123,6 +152,9 @@ def _print_run(run: Run, as_json: bool) -> None:
         print_json({"run": str(run.folder), "finalists": [point.to_json() for point in points]})
         return
     _print_points(points)
+    typer.echo("")
+    if (run.folder / "profile").is_dir():
+        _print_words(_in_words(run, points))
     for what, name in (("bundle", "bundle"), ("report", "report.html")):
         if (run.folder / name).exists():
             typer.echo(f"{what}: {run.folder / name}")
@@ -144,15 +176,15 @@ def _print_points(points: list[FrontPoint]) -> None:
                 _shown(point, "size_bytes", ",.0f"),
                 _shown(point, "energy_mj", ".4g"),
                 ", ".join(marks) or ("" if point.on_front else "beaten"),
-                str(point.trial.candidate),
+                _steps(point),
             )
         )
     header = (
         "candidate", "accuracy", "drop", "ms", "predicted", "speed-up", "bytes", "mJ", "", "steps",
     )  # fmt: skip
     print_columns(header, rows)
-    if points:
-        typer.echo(_conditions(points[0]))
+    for line in _conditions(points[0]) if points else []:
+        typer.echo(line)
 
 
 def _shown(point: FrontPoint, name: str, form: str, *, interval: bool = False) -> str:
@@ -164,7 +196,7 @@ def _shown(point: FrontPoint, name: str, form: str, *, interval: bool = False) -
     return f"{figure.value:{form}}{bounds}"
 
 
-def _conditions(point: FrontPoint) -> str:
+def _conditions(point: FrontPoint) -> list[str]:
     def said(name: str, text: str) -> list[str]:
         figure: Figure | None = point.figures.get(name)
         if figure is None:
@@ -172,12 +204,47 @@ def _conditions(point: FrontPoint) -> str:
         details = [figure.kind] + [f"n={figure.n}"] * (figure.n is not None) + [figure.split or "", figure.source or ""]
         return [f"{text}: {', '.join(part for part in details if part)}"]
 
-    return "  ".join(
-        [
-            *said("accuracy", "accuracy"), *said("latency_ms", "ms (10th percentile)"),
-            *said("energy_mj", "mJ"), f"drop: points below the reference at rung {point.trial.rung}",
-        ]
-    )  # fmt: skip
+    return [
+        *said("accuracy", "accuracy"),
+        *said("drop_points", "drop in points below the reference"),
+        *said("latency_ms", "ms, 10th percentile"),
+        *said("predicted_latency_ms", "predicted ms"),
+        *said("speedup", "speed-up with its 95 % interval"),
+        *said("energy_mj", "mJ"),
+    ]
+
+
+def _steps(point: FrontPoint) -> str:
+    """The recipe, architecture first where there is any."""
+    candidate = point.trial.candidate
+    chosen = ", ".join(f"{key}={value}" for key, value in candidate.architecture.items())
+    return " > ".join([chosen] * bool(chosen) + [str(candidate)] * bool(candidate.steps or not chosen))
+
+
+def _in_words(run: Run, points: list[FrontPoint]) -> Said:
+    from automc.constraints import limits_of
+    from automc.profiles import load_profile
+    from automc.report.data import ReportData, in_words
+    from automc.techniques.registry import get_technique
+
+    names = {step.technique for point in points for step in point.trial.candidate.steps}
+    data = ReportData(
+        title=run.config.name,
+        model=run.config.workload.name,
+        profile=load_profile(str(run.folder / "profile")),
+        points=points,
+        rungs=(),
+        rung_steps=(),
+        saves={name: tuple(sorted(get_technique(name).saves)) for name in names},
+        limits=limits_of(run.config.constraints),
+    )
+    return in_words(data)
+
+
+def _print_words(said: Said) -> None:
+    typer.echo(said.headline)
+    for sentence in said.sentences:
+        typer.echo(f"  {sentence}")
 
 
 def _overrides(executor: str | None, workers: int | None, seed: int | None) -> dict[str, JsonValue]:

@@ -31,7 +31,12 @@ def test_a_log_is_not_flooded_but_every_stage_is_named() -> None:
     many = [SNAPSHOT] * 1000
     lines = lines_of(Progress("calibrating"), *many, Progress("measuring"))
     stages = [line.split("] ")[1].split(" | ")[0] for line in lines]
-    assert stages == ["calibrating", "searching", "measuring", "measuring"]  # the last is the state on leaving
+    assert stages == ["calibrating", "searching", "measuring"]
+
+
+def test_the_last_state_is_written_on_leaving() -> None:
+    lines = lines_of(Progress("searching", rung_total=4, rung_done=1), Progress("searching", rung_total=4, rung_done=3))
+    assert [line.split(" | ")[1] for line in lines] == ["rung 0: 1 of 4", "rung 0: 3 of 4"]
 
 
 def test_unknown_time_left_is_not_a_number() -> None:
