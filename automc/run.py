@@ -105,7 +105,12 @@ class Run:
         self._held: TextIO | None = None
         if writable:
             self._hold()
-        self.journal = Journal(folder / "journal.jsonl", writable=writable)
+        try:
+            self.journal = Journal(folder / "journal.jsonl", writable=writable)
+        except (RunError, OSError):
+            if self._held is not None:
+                self._held.close()
+            raise
 
     @classmethod
     def create(cls, folder: Path, config: SearchConfig, *, data_root: Path | None) -> Run:

@@ -58,7 +58,9 @@ def test_every_command_has_an_example_in_its_help(automc, command: tuple[str, ..
 def test_every_command_of_the_issue_exists() -> None:
     assert set(leaf_commands()) >= {
         ("technique", "list"), ("technique", "show"), ("config", "init"), ("config", "schema"), ("config", "check"),
-        ("profile", "list"), ("profile", "show"), ("bench",),
+        ("profile", "list"), ("profile", "show"), ("profile", "calibrate"), ("profile", "check"), ("predict",),
+        ("bench",), ("demo",), ("search",), ("resume",), ("front",), ("report",), ("bundle", "build"),
+        ("bundle", "verify"), ("bundle", "inspect"),
     }  # fmt: skip
 
 
