@@ -76,7 +76,10 @@ def _is_parameterless(module: nn.Module) -> bool:
 
 def _probe(name: str, module: nn.Module, seen: torch.Tensor) -> Selection | None:
     generator = torch.Generator().manual_seed(2)
-    noise, check = (torch.randn(seen.shape, generator=generator, dtype=seen.dtype) for _ in range(2))
+    louder = torch.linspace(1.0, 2.0, seen.shape[1], dtype=seen.dtype)[None, :, None, None]
+    noise = torch.randn(seen.shape, generator=generator, dtype=seen.dtype) * louder
+    # The second input ranks the channels the other way round, so that a choice made by magnitude shows.
+    check = torch.randn(seen.shape, generator=generator, dtype=seen.dtype) * louder.flip(1)
     try:
         with torch.no_grad():
             output, expected = module(noise), module(check)

@@ -58,7 +58,7 @@ def grow(base: nn.Module, steps: list[Step], where: PlanContext) -> tuple[nn.Mod
     return model, plans
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(NETWORKS)),
     steps=st.lists(st.one_of(CHANNELS, DEPTH, LOW_RANK, TUCKER), min_size=1, max_size=3),

@@ -4,6 +4,7 @@ import torch
 from example_networks import Classification, NoisePictures, network
 from torch import nn
 
+from automc.techniques import _importance, depth_pruning
 from automc.techniques._evidence import Evidence, evidence_key
 
 
@@ -30,3 +31,12 @@ def test_the_key_follows_weights_modules_and_samples() -> None:
         model[0].weight[0, 0, 0, 0] += 1
     assert evidence_key(model, pictures, task) != key
     assert evidence_key(network("lenet"), pictures, task) == evidence_key(network("lenet"), pictures, task)
+
+
+def test_measuring_again_gives_the_same_numbers_so_keeping_them_changes_no_plan() -> None:
+    pictures, task = NoisePictures(), Classification()
+    first, second = (_importance._measure_effects(network("residual"), pictures, task) for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    losses = depth_pruning._Losses(network("residual"), pictures, task)
+    assert losses._measure("layer1.0") == losses._measure("layer1.0") == losses.without("layer1.0")

@@ -45,12 +45,23 @@ def test_the_selection_is_frozen_so_that_recovery_does_not_train_it() -> None:
         lambda x: torch.cat([x, 2 * x], 1),  # not a plain copy
         lambda x: torch.nn.functional.avg_pool2d(torch.cat([x, x], 1), 2),  # not a sample
         lambda x: torch.cat([x, x.relu()], 1),  # depends on the sign
+        lambda x: torch.cat([x, x[:, x.mean((0, 2, 3)).argsort()]], 1),  # which channels depends on what they hold
         lambda x: x,  # as many channels as before: nothing to rewrite
     ],
 )
 def test_modules_that_do_more_than_select_are_left_alone(function: object) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Lambda(function)).eval()  # type: ignore[arg-type]
     assert find_selections(model, PICTURE) == ()
+
+
+def test_a_selection_that_depends_on_the_input_is_told_by_a_second_input() -> None:
+    class Strongest(nn.Module):
+        """The two strongest of three channels: on any one input it looks like a plain selection."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, x.abs().mean((0, 2, 3)).argsort()[1:]]
+
+    assert find_selections(nn.Sequential(Strongest()).eval(), PICTURE) == ()
 
 
 def test_a_shortcut_called_twice_is_left_alone() -> None:
