@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from example_networks import NETWORKS, NoisePictures, context, network
 
 from automc.cost.lowering import optimised
 from automc.errors import InfeasibleCandidate
-from automc.export import export_onnx, onnx_bytes, run_onnx
+from automc.export import export_onnx, onnx_bytes, open_session, run_onnx
 from automc.profiles import Int8Facts
 from automc.techniques import int8_ptq
 from automc.techniques.fusion import Fusion, FusionParams
@@ -20,6 +21,7 @@ from automc.techniques.int8_ptq import Int8Ptq, Int8PtqParams
 from automc.techniques.plan import Plan
 from automc.techniques.quantspec import QuantSpec, read_spec
 from automc.techniques.technique import PlanContext
+from automc.workloads.registry import create_workload
 
 PTQ = Int8Ptq()
 ONE = torch.zeros(1, 3, 32, 32)
@@ -171,3 +173,37 @@ def test_after_fusion_it_still_runs_on_integers(graphs: dict[str, onnx.ModelProt
     found = kernels(PTQ.apply(fused, PTQ.plan(fused, Int8PtqParams(), context())))
     assert found["QLinearConv"] == 13
     assert found["QLinearAdd"] == 6
+
+
+@pytest.mark.data
+def test_resnet20_in_int8_is_within_half_a_point_of_fp32_and_all_integer(data_root: Path) -> None:
+    work = create_workload("cifar10", {"weights": "models/cifar10_resnet/resnet20_jpegft.npz"}, data_root)
+    graph = export_onnx(work.model(), work.example_inputs())
+    given = PlanContext(
+        example_inputs=work.example_inputs(),
+        profile=context().profile,
+        task=work.task,
+        calibration=lambda: work.split("calibration"),
+        cost=None,
+        seed=0,
+    )
+    quantised = PTQ.apply(graph, PTQ.plan(graph, Int8PtqParams(), given))
+    found = kernels(quantised)
+    assert found["QLinearConv"] == 1 + 18
+    assert found["QuantizeLinear"] == 1
+    assert found["DequantizeLinear"] == 0
+    assert len(onnx_bytes(quantised)) < 0.3 * len(onnx_bytes(graph))
+    floats, integers = open_session(graph), open_session(quantised)
+    right = {"fp32": 0.0, "int8": 0.0}
+    count = 0
+    for batch in work.split("validation").batches(250):
+        pictures, targets = batch.inputs[0].numpy(), batch.targets.numpy()
+        for name, session in (("fp32", floats), ("int8", integers)):
+            right[name] += float(work.task.score(session.run(None, {"input": pictures})[0], targets).sum())
+        count += len(targets)
+        if count >= 3000:
+            break
+    assert count >= 3000
+    # paired over the same images; a network that guesses would agree with itself too
+    assert right["fp32"] / count > 0.8
+    assert (right["fp32"] - right["int8"]) / count < 0.005
