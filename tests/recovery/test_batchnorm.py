@@ -28,6 +28,7 @@ def test_batches_are_averaged_plainly_and_old_statistics_forgotten() -> None:
     norm = nn.BatchNorm1d(1)
     norm.running_mean.fill_(100.0)
     norm.running_var.fill_(100.0)
+    norm.num_batches_tracked.fill_(1000)
     done = reestimate_batchnorm(norm, workload.examples, batch_size=2)
     # Whatever the pairs, the three batch means average to 3.5.
     assert done.running_mean.item() == pytest.approx(3.5)

@@ -162,6 +162,14 @@ def test_what_cannot_be_used_is_refused_by_file_and_name(make: Make) -> None:
     )
 
 
+def test_a_sample_of_train_in_a_given_test_split_is_refused(make: Make) -> None:
+    parts = {name: rows(30, seed) for seed, name in enumerate(("train", "validation", "test"))}
+    arrays = {f"{name}_{kind}": pair[k] for name, pair in parts.items() for k, kind in enumerate("xy")}
+    assert {name: len(make(arrays).split(name)) for name in SPLITS} == dict.fromkeys(SPLITS, 30)
+    arrays["test_x"] = np.concatenate([arrays["test_x"][:29], arrays["train_x"][7:8]])
+    assert "sample 29 of test is also sample 7 of train" in refusal(make, arrays)
+
+
 def test_options_that_do_not_fit_are_refused_by_name(make: Make) -> None:
     assert "lerning_rate is not an option of workload arrays; did you mean learning_rate?" in refusal(
         make, held(), lerning_rate=0.1
