@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/demo
 
-.PHONY: setup setup-nas test demo lint laws wheel clean help
+.PHONY: setup setup-nas test demo lint laws kills wheel clean help
 
 help:  ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -32,6 +32,9 @@ lint: setup  ## ruff and mypy --strict
 
 laws: setup  ## break each law of the design on purpose and see its test go red
 	$(BIN)/python tests/laws/run.py
+
+kills: setup  ## SIGKILL at ten moments of a digits run, each resumed: about ten minutes
+	AUTOMC_KILLS=1 $(BIN)/python -m pytest tests/e2e/test_kill_resume.py
 
 wheel: setup  ## dist/automc-*.whl
 	rm -rf dist build

@@ -1,0 +1,159 @@
+"""SIGKILL at ten random moments, each followed by resume: no finished trial lost, none repeated, the same decisions."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from noop_runs import config_in, decisions
+
+from automc.config import dump_config, load_config
+from automc.run import Run
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits_quick.yaml"
+
+
+def started(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen([sys.executable, "-m", "automc.cli.main", *arguments], stdout=out, stderr=out)
+
+
+def begin_or_go_on(config: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """The command a user gives: search at first, resume once there is a run to resume."""
+    if (folder / "config.lock.yaml").is_file():
+        return started("resume", str(folder), log=log)
+    return started("search", str(config), "--run", str(folder), log=log)
+
+
+def trials_on_disk(folder: Path) -> list[str]:
+    """The completed trials of a journal, as text, read without automc; a torn last line counts as none."""
+    path = folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    events = [json.loads(line.partition(b" ")[2]) for line in lines if line.endswith(b"\n")]
+    return [json.dumps(event["trial"], sort_keys=True) for event in events if event["event"] == "trial"]
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool], log: Path, limit_s: float) -> bool:
+    """SIGKILL once `reached`; False where the process ended well before that."""
+    deadline = time.monotonic() + limit_s
+    while not reached():
+        if process.poll() is not None:
+            assert process.returncode == 0, log.read_text()
+            return False
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def outcome(run: Run) -> dict[tuple[str, int], object]:
+    """What equality covers: accuracy and predicted costs of every trial, or how it failed; never a measured time."""
+    return {
+        (trial.candidate.id, trial.rung): (
+            trial.failure.kind
+            if trial.failure is not None
+            else {name: figure.value for name, figure in (trial.figures or {}).items()}
+        )
+        for trial in run.trials()
+    }
+
+
+def check_same(killed: Run, whole: Run) -> None:
+    times = Counter((trial.candidate.id, trial.rung) for trial in killed.trials())
+    assert set(times.values()) == {1}
+    assert outcome(killed) == outcome(whole)
+    assert decisions(killed) == decisions(whole)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_ten_kills_of_a_search_change_nothing(tmp_path: Path) -> None:
+    draw = random.Random(20)
+    config = tmp_path / "search.yaml"
+    rungs = [{"candidates": 80, "steps": 0}, {"candidates": 20, "steps": 1}]
+    config.write_text(dump_config(config_in(tmp_path, rungs=rungs)))
+    log, folder = tmp_path / "log", tmp_path / "killed"
+    for kill in range(10):
+        before = trials_on_disk(folder)
+        target = len(before) + draw.randrange(0, 10)  # 0: before anything new, often inside the replay
+        process = begin_or_go_on(config, folder, log)
+        assert kill_when(process, lambda target=target: len(trials_on_disk(folder)) >= target, log, 60), f"kill {kill}"
+        assert trials_on_disk(folder)[: len(before)] == before
+    assert begin_or_go_on(config, folder, log).wait(timeout=60) == 0, log.read_text()
+    assert started("search", str(config), "--run", str(tmp_path / "whole"), log=log).wait(timeout=60) == 0
+    check_same(Run.open(folder), Run.open(tmp_path / "whole"))
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The Ray actors that a run has started."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("ray::") and "IDLE" not in child.name()]
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not os.environ.get("AUTOMC_KILLS"), reason="takes about ten minutes: make kills")
+def test_ten_kills_of_the_digits_line_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In calibration, search, finalists and bundle; eight of the main process and two of a worker."""
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
+    draw = random.Random(21)
+    raw = yaml.safe_load(dump_config(load_config(EXAMPLE)))
+    raw["choose"] = "smallest"  # by bytes: a choice by measured latency may differ between two sound runs
+    config, log, folder = tmp_path / "search.yaml", tmp_path / "log", tmp_path / "killed"
+    config.write_text(yaml.safe_dump(raw))
+
+    def text() -> str:
+        path = folder / "journal.jsonl"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    moments: list[tuple[str, Callable[[], bool]]] = [
+        ("main", lambda: (folder / "config.lock.yaml").is_file()),  # then calibration, a few seconds later
+        ("main", lambda: len(trials_on_disk(folder)) >= 1),
+        ("main", lambda: len(trials_on_disk(folder)) >= 4),
+        ("worker", lambda: len(trials_on_disk(folder)) >= 6),
+        ("main", lambda: len(trials_on_disk(folder)) >= 9),
+        ("worker", lambda: len(trials_on_disk(folder)) >= 12),
+        ("main", lambda: '"event":"promoted"' in text()),
+        ("main", lambda: '"rung":2' in text() and len(trials_on_disk(folder)) >= 18),
+        ("main", lambda: '"event":"tested"' in text()),
+        ("main", lambda: (folder / "front.json").is_file() or '"event":"bundle"' in text()),
+    ]
+    process = begin_or_go_on(config, folder, log)
+    for who, reached in moments:
+        before, later = trials_on_disk(folder), draw.uniform(0.0, 3.0)
+        due: list[float] = []
+
+        def now(reached: Callable[[], bool] = reached, later: float = later, due: list[float] = due) -> bool:
+            if not due and reached():
+                due.append(time.monotonic() + later)
+            return bool(due) and time.monotonic() >= due[0]
+
+        if who == "worker":
+            deadline = time.monotonic() + 300
+            while not now() or not workers_of(process):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+            draw.choice(workers_of(process)).kill()
+            continue  # the run itself goes on
+        kill_when(process, now, log, 600)
+        assert trials_on_disk(folder)[: len(before)] == before
+        process = begin_or_go_on(config, folder, log)
+    assert process.wait(timeout=900) == 0, log.read_text()
+    assert started("search", str(config), "--run", str(tmp_path / "whole"), log=log).wait(timeout=900) == 0
+    check_same(Run.open(folder), Run.open(tmp_path / "whole"))
+    assert started("bundle", "verify", str(folder / "bundle"), log=log).wait(timeout=120) == 0, log.read_text()
