@@ -53,9 +53,9 @@ class SearchSection(Section):
     seed: int = Field(0, ge=0)
     parallel: int = Field(2, ge=1, description="ask n follows tell n - parallel, whatever the executor")
     rungs: tuple[Rung, ...] = (
-        Rung(candidates=40, steps=0),
-        Rung(candidates=12, steps=150),
-        Rung(candidates=6, steps=450),
+        Rung(candidates=24, steps=0),
+        Rung(candidates=8, steps=40),
+        Rung(candidates=4, steps=120),
     )
     finalists: int = Field(4, ge=1, description="front members re-measured on the device, besides the anchors")
 
