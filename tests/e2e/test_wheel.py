@@ -11,8 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from bundle_samples import tiny_model
+from made_up_device import save_made_up
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from automc.cost.graph import graph_from_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = """
@@ -39,7 +43,7 @@ def shipped(kind: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that a build folder left in the checkout can neither help nor hurt."""
+    """Built from a copy with one more profile in it: what a checkout's build folder holds can neither help nor hurt."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -49,6 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
+    save_made_up(source / "hardware_profiles" / "paper", [graph_from_onnx(tiny_model())])
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],
         check=True, capture_output=True,
@@ -61,6 +66,7 @@ def test_the_wheel_holds_every_profile_space_template_and_licence(wheel: Path) -
     inside = set(zipfile.ZipFile(wheel).namelist())
     expected = [*shipped("hardware_profiles"), *shipped("search_spaces")]
     assert any(name.startswith("automc/search_spaces/") for name in expected)
+    expected += ["automc/hardware_profiles/paper/profile.yaml", "automc/hardware_profiles/paper/calibration.json"]
     expected += [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "automc").rglob("*")
@@ -86,7 +92,9 @@ def test_the_installed_package_finds_its_profiles_and_spaces_without_the_checkou
     found = json.loads(done.stdout)
     assert found["package"] == str(target / "automc" / "__init__.py")
     assert found["folders"] == [str(target / "automc" / kind) for kind in ("hardware_profiles", "search_spaces")]
-    assert found["profiles"] == sorted(path.parent.name for path in ROOT.glob("hardware_profiles/*/profile.yaml"))
+    assert found["profiles"] == sorted(
+        ["paper", *(path.parent.name for path in ROOT.glob("hardware_profiles/*/profile.yaml"))]
+    )
     assert found["spaces"] == sorted(path.name for path in ROOT.glob("search_spaces/*.yaml"))
     assert "fine_tune" in found["techniques"]
 
