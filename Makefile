@@ -6,7 +6,6 @@ EXTRAS ?= dev,nas
 CONSTRAINTS ?= constraints-nas.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN ?= runs/demo
 
 .PHONY: setup setup-nas test demo lint laws kills wheel clean help
 
@@ -23,7 +22,7 @@ test: setup  ## every test; those that need data run where AUTOMC_DATA names the
 	$(BIN)/python -m pytest
 
 demo: setup  ## the main job on the embedded digits: about six minutes on two cores
-	$(BIN)/automc demo --run $(RUN)
+	$(BIN)/automc demo $(if $(RUN),--run $(RUN))
 
 lint: setup  ## ruff and mypy --strict
 	$(BIN)/ruff check .
