@@ -1,0 +1,92 @@
+"""The fit finds what kernels cost, is not misled by a disturbed timing, and never prices below zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from automc.cost.features import Machine
+from automc.cost.fit import Observation, far_share, fit, in_range, non_negative_least_squares
+from automc.cost.kernels import KernelGraph, KernelRow
+from automc.errors import MeasurementError
+
+MACHINE = Machine(block=16, cache_bytes=1 << 20)
+
+
+def relu(elements: int) -> KernelRow:
+    return KernelRow("r", "Relu", "fp32", "nchw", ((1, elements),), (1, elements), 0, elements * 4, elements * 4, 0)
+
+
+def graph(*rows: KernelRow, weights: int = 0, live: int = 0) -> KernelGraph:
+    return KernelGraph(rows, weights, live)
+
+
+def relu_observations(outlier: float = 1.0) -> list[Observation]:
+    """A call costs 0.004 ms, a million elements 0.5 ms, a session 0.01 ms; the last timing is `outlier` times that."""
+    found = []
+    for count in (1, 2, 3):
+        for elements in (1_000, 2_000, 4_000, 8_000):
+            found.append(Observation(graph(*[relu(elements)] * count), 0.01 + count * (0.004 + 0.5 * elements / 1e6)))
+    last = found[-1]
+    return [*found[:-1], Observation(last.graph, last.latency_ms * outlier)]
+
+
+def test_a_network_between_the_calibrated_ones_costs_the_sum_of_its_kernels() -> None:
+    found = fit(relu_observations(), MACHINE)
+    # 0.01 + 2 x (0.004 + 0.5 x 0.003) = 0.021 ms; the shrinkage is allowed a thousandth
+    assert found.graph_ms(graph(relu(3_000), relu(3_000))) == pytest.approx(0.021, rel=1e-3)
+
+
+def test_one_timing_that_took_three_times_as_long_moves_a_prediction_by_less_than_two_percent() -> None:
+    found = fit(relu_observations(outlier=3.0), MACHINE)
+    assert found.graph_ms(graph(relu(3_000), relu(3_000))) == pytest.approx(0.021, rel=0.02)
+
+
+def test_kernels_timed_alone_carry_no_session_overhead() -> None:
+    alone = [Observation(graph(relu(n)), 0.004 + 0.5 * n / 1e6, whole=False) for n in (1_000, 4_000, 8_000)]
+    found = fit(alone, MACHINE)
+    assert found.graph_ms(graph(relu(2_000))) == pytest.approx(0.005, rel=1e-3)
+
+
+def test_no_coefficient_is_negative_even_where_timings_fall_with_size() -> None:
+    shrinking = [Observation(graph(relu(n)), 1.0 / n) for n in (1_000, 2_000, 4_000)]
+    assert all(value >= 0 for value in fit(shrinking, MACHINE).coefficients.values())
+
+
+def test_nothing_measured_is_an_error_and_not_a_fit() -> None:
+    with pytest.raises(MeasurementError, match="nothing was measured"):
+        fit([], MACHINE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_solver_agrees_with_scipy_on_random_problems(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    left, right = generator.random((80, 25)), generator.standard_normal(80) + 1
+    expected, _ = nnls(left, right)
+    found = non_negative_least_squares(left.T @ left, left.T @ right, np.zeros(25))
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_the_solver_gives_the_same_from_a_warm_start() -> None:
+    generator = np.random.default_rng(9)
+    left, right = generator.random((60, 20)), generator.standard_normal(60) + 1
+    gram, projected = left.T @ left, left.T @ right
+    cold = non_negative_least_squares(gram, projected, np.zeros(20))
+    np.testing.assert_allclose(non_negative_least_squares(gram, projected, generator.random(20)), cold, atol=1e-8)
+
+
+def test_data_that_fits_the_cache_stays_there_and_the_rest_is_far() -> None:
+    assert far_share(graph(weights=1 << 19, live=1 << 18), MACHINE) == 0.0
+    # 3 MB of weights and 1 MB live against 1 MB of cache: three quarters are far
+    assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == 0.75
+    assert far_share(graph(), MACHINE) == 0.0
+
+
+def test_a_kernel_is_in_range_up_to_half_as_much_again() -> None:
+    known = fit(relu_observations(), MACHINE).ranges["Relu.fp32"]  # 1,000 to 8,000 elements
+    assert known.observations == 12
+    assert in_range(relu(12_000), known)
+    assert not in_range(relu(12_001), known)
+    assert in_range(relu(667), known)
+    assert not in_range(relu(666), known)

@@ -1,0 +1,92 @@
+"""Calibration: judged on what it never saw, atomic, and the same in quick and full but for its size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automc.cost.features import Machine
+from automc.cost.fit import Fit, Observation
+from automc.cost.kernels import KernelGraph, KernelRow
+from automc.cost.predictor import load_predictor
+from automc.errors import MeasurementError
+from automc.measure import calibrate
+from automc.measure.calibrate import Plan, assess, calibrate_host, interval_of
+from automc.measure.networks import Sample
+from automc.profiles import load_profile
+
+RELU = KernelRow("r", "Relu", "fp32", "nchw", ((1, 10),), (1, 10), 0, 40, 40, 0)
+
+
+def held(scheme: str, family: str, measured_ms: float, kernels: int = 1) -> tuple[Sample, Observation]:
+    sample = Sample(f"{family}.{scheme}", family, "fp32" if scheme == "fp32" else "u8s8", b"")
+    return sample, Observation(KernelGraph((RELU,) * kernels, 0, 0), measured_ms)
+
+
+def test_held_out_error_is_counted_over_networks() -> None:
+    one_ms = Fit(Machine(), {"Relu.fp32:calls": 1.0}, {}, {})  # predicts 1 ms a kernel
+    # n kernels that take n x these; |1 / measured - 1|: 0, 0, 4.2 %, 8.7 %, 13.6 %, 25 %, and 0 twice
+    measured = [1.0, 1.0, 0.96, 0.92, 0.88, 0.80, 1.0, 1.0]
+    networks = [
+        held(scheme, f"family{n % 2}", n * ms, kernels=n)
+        for scheme in ("fp32", "int8")
+        for n, ms in enumerate(measured, 1)
+    ]
+    results, intervals = assess(one_ms, networks)
+    assert [entry.precision for entry in results] == ["fp32", "int8"]
+    assert results[0].networks == 8
+    assert results[0].within_5_percent == 5 / 8
+    assert results[0].within_10_percent == 6 / 8
+    assert results[0].within_15_percent == 7 / 8
+    assert intervals["fp32"].low == pytest.approx(0.80)
+    assert intervals["fp32"].high == 1.0
+
+
+def test_too_few_networks_give_no_error_figure() -> None:
+    with pytest.raises(MeasurementError, match="only 1 whole networks"):
+        assess(Fit(Machine(), {"Relu.fp32:calls": 1.0}, {}, {}), [held("fp32", "a", 1.0)])
+
+
+def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:
+    ratios = np.arange(1, 101) / 50  # 0.02 to 2.00
+    interval = interval_of(ratios)
+    inside = np.mean((ratios >= interval.low) & (ratios <= interval.high))
+    assert 0.9 <= inside <= 0.94
+    few = interval_of(np.array([0.9, 1.0, 1.1]))
+    assert (few.low, few.high) == (0.9, 1.1)  # three networks say nothing about tails: all of them count
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(micro=16, random=1, per_family=1, passes=1, fit_s=3.0, families_s=3.0)
+    monkeypatch.setitem(calibrate.PLANS, "quick", plan)
+    # on a shared machine nothing may be calm; what is tested here is the way, not the figures
+    monkeypatch.setattr("automc.measure.anchor.CALM_RATIO", 1e9)
+    monkeypatch.setattr("automc.measure.timing.CALM_RATIO", 1e9)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_calibration_is_stored_whole_and_predicts(tmp_path: Path) -> None:
+    stages: list[str] = []
+    made = calibrate_host(folder=tmp_path / "host", progress=lambda stage, share: stages.append(stage))
+    assert load_profile(str(tmp_path / "host")) == made
+    assert sorted(path.name for path in (tmp_path / "host").iterdir()) == ["calibration.json", "profile.yaml"]
+    assert {entry.precision for entry in made.held_out} == {"fp32", "int8"}
+    assert made.anchor_ms is not None
+    assert made.anchor_ms > 0
+    assert stages[-1] == "done"
+    assert "timing kernels" in stages
+    load_predictor(made, tmp_path / "host")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupted_calibration_leaves_nothing(tmp_path: Path) -> None:
+    def stop(stage: str, share: float) -> None:
+        if stage == "timing kernels":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_host(folder=tmp_path / "host", progress=stop)
+    assert not (tmp_path / "host").exists()

@@ -1,0 +1,64 @@
+"""What is timed to calibrate: the same seed gives the same models, and the runtime and the cost model read them all."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from automc.cost.features import Machine, features, kernel_class
+from automc.cost.graph import graph_from_onnx
+from automc.measure.builder import Scheme
+from automc.measure.families import FAMILIES, family_networks
+from automc.measure.networks import MICRO, Sample, micro_models, random_networks
+from automc.measure.sessions import open_session, random_inputs
+
+SCHEMES: tuple[Scheme, ...] = ("fp32", "u8s8", "s8s8")
+
+
+def everything(scheme: Scheme, seed: int = 0) -> list[Sample]:
+    return micro_models(16, scheme, seed) + random_networks(5, scheme, seed) + family_networks(1, scheme, seed)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_model_runs_and_all_its_kernels_have_features(scheme: Scheme) -> None:
+    for sample in everything(scheme):
+        session = open_session(sample.model)
+        (output,) = session.run(None, random_inputs(session))
+        assert output.size > 0, sample.name
+        for row in graph_from_onnx(onnx.load_from_string(sample.model)).rows:
+            assert features(row, Machine()), (sample.name, row.op)
+
+
+def test_the_same_seed_gives_the_same_models_and_another_seed_others() -> None:
+    first, again, other = (everything("fp32", seed) for seed in (1, 1, 2))
+    assert [s.model for s in first] == [s.model for s in again]
+    assert [s.model for s in first] != [s.model for s in other]
+
+
+def test_int8_networks_run_integer_kernels() -> None:
+    (resnet,) = [s for s in family_networks(1, "u8s8", 0) if s.kind == "resnet"]
+    rows = graph_from_onnx(onnx.load_from_string(resnet.model)).rows
+    assert {row.precision for row in rows if row.op.endswith("Conv")} == {"int8"}
+
+
+def test_nothing_that_is_fitted_is_a_held_out_family() -> None:
+    fitted = {s.kind for s in micro_models(16, "fp32", 0) + random_networks(5, "fp32", 0)}
+    assert fitted.isdisjoint(FAMILIES)
+    assert len(FAMILIES) == 8
+
+
+def test_every_kind_of_micro_model_is_drawn_and_more_where_its_share_is_larger() -> None:
+    kinds = [s.kind for s in micro_models(256, "fp32", 0)]
+    assert set(kinds) == set(MICRO)
+    assert kinds.count("conv_dense") > kinds.count("conv_asymmetric") > 0
+
+
+def test_micro_models_reach_the_kernel_classes_that_held_out_networks_are_made_of() -> None:
+    """Full calibration must leave nothing unseen: checked on the classes of one network of every family."""
+    machine = Machine()
+    needed, known = set(), set()
+    for sample in family_networks(1, "fp32", 0):
+        needed |= {kernel_class(r, machine) for r in graph_from_onnx(onnx.load_from_string(sample.model)).rows}
+    for sample in micro_models(160, "fp32", 0) + random_networks(10, "fp32", 0):
+        known |= {kernel_class(r, machine) for r in graph_from_onnx(onnx.load_from_string(sample.model)).rows}
+    assert needed <= known

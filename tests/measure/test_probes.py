@@ -1,0 +1,44 @@
+"""The channel multiple that pays, from latencies made up to be read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from automc.measure.anchor import Anchor
+from automc.measure.probes import int8_facts, overflows, paying_multiple
+from automc.measure.sessions import SessionSettings
+
+
+def steps_of(multiple: int) -> dict[int, float]:
+    """Latency rises in steps of `multiple` channels."""
+    return {width: float(-(-width // multiple)) for width in range(33, 65)}
+
+
+def test_a_device_that_works_in_steps_pays_for_each_step() -> None:
+    for multiple in (32, 16, 8, 4):  # a step of 2 channels in 60 is within the tolerance
+        assert paying_multiple(steps_of(multiple)) == multiple
+
+
+def test_where_every_channel_costs_none_can_be_rounded_up_for_free() -> None:
+    # 63 to 64 is 1.6 % and within the tolerance, so small multiples pay even here; 16 more channels do not
+    assert paying_multiple({width: float(width) for width in range(33, 65)}) <= 4
+
+
+def test_one_disturbed_width_decides_nothing() -> None:
+    assert paying_multiple({**steps_of(16), 33: 0.1}) == 16  # 1 of 30 pairs says no
+    half = dict.fromkeys(range(33, 47), 0.1)
+    assert paying_multiple({**steps_of(16), **half}) < 16  # 14 of 30 do
+
+
+def test_nothing_known_means_no_rounding() -> None:
+    assert paying_multiple({}) == 1
+    assert paying_multiple({64: 1.0}) == 1
+
+
+def test_this_host_answers_its_probes() -> None:
+    settings = SessionSettings()
+    assert overflows(settings) in (True, False)
+    facts = int8_facts(settings, Anchor(settings), budget_s=8.0)
+    assert facts.activation_type in ("uint8", "int8")
+    assert np.isfinite(facts.speedup)
+    assert facts.speedup > 0

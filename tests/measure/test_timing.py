@@ -1,0 +1,142 @@
+"""The timing protocol: calm spells, paired speed-ups, noise floors. Figures are made up where time would decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from automc.errors import MeasurementError
+from automc.measure import timing
+from automc.measure.anchor import CALM_RATIO, Anchor, time_runs
+from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
+from automc.measure.probes import probe_network
+from automc.measure.sessions import SessionSettings, open_session, random_inputs
+from automc.measure.timing import interleaved, paired_speedup
+
+SETTINGS = SessionSettings()
+
+
+@pytest.fixture
+def anchor() -> Anchor:
+    """An anchor that has seen 1 ms a hundred times."""
+    made = Anchor(SETTINGS)
+    made.history = [1.0] * 100
+    return made
+
+
+def test_a_pass_is_calm_up_to_the_ratio_of_the_best_anchor(anchor: Anchor) -> None:
+    passes = [Pass(5.0, 1.0), Pass(7.0, CALM_RATIO + 0.01), Pass(6.0, CALM_RATIO - 0.01)]
+    assert calm_ms(passes, anchor) == [5.0, 6.0]
+    assert calm_ms([], anchor) == []
+
+
+def test_a_spell_that_looked_calm_is_judged_again_when_the_machine_turns_out_faster(anchor: Anchor) -> None:
+    assert anchor.is_calm(1.0)
+    anchor.history += [0.6] * 10
+    assert anchor.best_ms == 0.6
+    assert not anchor.is_calm(1.0)
+
+
+def test_a_known_speed_counts_once_the_machine_has_shown_it(anchor: Anchor) -> None:
+    anchor._known_ms = 0.6
+    assert anchor.best_ms == 1.0  # never seen here: the machine may have become another
+    anchor.history.append(0.61)
+    assert anchor.best_ms == 0.6
+
+
+def test_a_speedup_is_paired_over_blocks() -> None:
+    speedup, low, high = paired_speedup(np.array([2.0, 2.0, 2.0, 2.0]), np.random.default_rng(0))
+    assert (speedup, low, high) == (2.0, 2.0, 2.0)
+    speedup, low, high = paired_speedup(np.array([1.0, 2.0, 4.0]), np.random.default_rng(0))
+    assert speedup == 2.0
+    assert 1.0 <= low <= 2.0 <= high <= 4.0
+
+
+def test_the_noise_floor_is_the_ninetieth_percentile_of_retests() -> None:
+    first, second = [1.0] * 11, [1.0] * 9 + [1.5, 1.5]
+    # gaps: nine 0, two 0.5; rank 0.9 x 10 = 9 is the first 0.5
+    assert noise_floor(first, second) == (50.0, 0.5)
+    assert noise_floor([2.0], [2.0]) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="non-empty"):
+        noise_floor([], [])
+    with pytest.raises(ValueError, match="equally long"):
+        noise_floor([1.0], [1.0, 2.0])
+
+
+def test_runs_are_timed_one_by_one_after_the_warm_up() -> None:
+    session = open_session(probe_network("fp32", 8, size=8))
+    samples = time_runs(session, random_inputs(session), warmup=2, runs=7)
+    assert samples.shape == (7,)
+    assert (samples > 0).all()
+
+
+def test_a_batch_times_every_model_in_every_pass() -> None:
+    models = {"a": probe_network("fp32", 8, size=8), "b": probe_network("u8s8", 8, size=8)}
+    seen: list[tuple[int, int]] = []
+    found = measure_batch(
+        models, SETTINGS, Anchor(SETTINGS), passes=2, warmup=1, runs=3, progress=lambda *at: seen.append(at)
+    )
+    assert set(found) == {"a", "b"}
+    assert all(len(passes) >= 2 for passes in found.values())
+    assert seen[-1][1] == 4
+
+
+def test_a_batch_out_of_time_leaves_out_what_it_did_not_reach() -> None:
+    models = {str(index): probe_network("fp32", 8, size=8) for index in range(3)}
+    assert measure_batch(models, SETTINGS, Anchor(SETTINGS), budget_s=0.0) == {}
+
+
+def test_a_pass_beside_a_slow_anchor_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor = Anchor(SETTINGS)
+    anchor.history = [1.0] * 100
+    # before: calm; after the first model: slow; the wait finds calm again; after the second: calm
+    answers = iter([1.0, 2.0, 1.0, 1.0])
+    monkeypatch.setattr(anchor, "check", lambda: next(answers))
+    found = measure_batch({"a": probe_network("fp32", 8, size=8)}, SETTINGS, anchor, passes=1, warmup=0, runs=2)
+    assert [entry.anchor_ms for entry in found["a"]] == [2.0, 1.0]
+    assert len(calm_ms(found["a"], anchor)) == 1
+
+
+def test_interleaved_models_get_the_runs_they_were_promised() -> None:
+    models = {"slow": probe_network("fp32", 32), "fast": probe_network("fp32", 8, size=4)}
+    found = interleaved(models, SETTINGS, runs=32, passes=2, warmup=1)
+    assert all(entry.n >= 32 for entry in found.values())
+    assert found["slow"].speedup == 1.0
+    assert found["fast"].speedup is not None
+    assert found["fast"].speedup > 3
+    for entry in found.values():
+        assert entry.p10_ms <= entry.median_ms <= entry.p90_ms
+        assert entry.speedup_low is not None
+        assert entry.speedup_high is not None
+        assert entry.speedup_low <= (entry.speedup or 0) <= entry.speedup_high
+
+
+def test_passes_that_never_agree_are_an_error_after_measuring_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def noisy(models, settings, samples, generator, per_block, warmup, anchor):  # type: ignore[no-untyped-def]
+        tried.append(1)
+        for entry in samples.values():
+            entry.passes.append(np.full(8, 2.0 ** len(entry.passes)))  # every pass twice as slow as the one before
+            entry.block_medians.append(1.0)
+        return 1.0
+
+    monkeypatch.setattr(timing, "_one_pass", noisy)
+    with pytest.raises(MeasurementError, match=r"too noisy.*no two agree"):
+        interleaved({"a": probe_network("fp32", 8)}, SETTINGS, runs=8, passes=2)
+    assert len(tried) == 2 + timing.EXTRA_PASSES
+
+
+def test_a_machine_slower_than_when_calibrated_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"a": probe_network("fp32", 8, size=8)}
+    calm = interleaved(model, SETTINGS, runs=8, passes=2, known_ms=1e9)
+    assert calm["a"].calm  # any machine is faster than an anchor of a million seconds
+    disturbed = interleaved(model, SETTINGS, runs=8, passes=2, known_ms=1e-9)
+    assert not disturbed["a"].calm
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one model"):
+        interleaved({}, SETTINGS, runs=1, passes=1)
+    with pytest.raises(ValueError, match="baseline 'x' is not among"):
+        interleaved({"a": b""}, SETTINGS, runs=1, passes=1, baseline="x")
