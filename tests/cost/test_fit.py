@@ -22,14 +22,16 @@ def graph(*rows: KernelRow, weights: int = 0, live: int = 0) -> KernelGraph:
     return KernelGraph(rows, weights, live)
 
 
-def relu_observations(outlier: float = 1.0) -> list[Observation]:
-    """A call costs 0.004 ms, a million elements 0.5 ms, a session 0.01 ms; the last timing is `outlier` times that."""
-    found = []
-    for count in (1, 2, 3):
-        for elements in (1_000, 2_000, 4_000, 8_000):
-            found.append(Observation(graph(*[relu(elements)] * count), 0.01 + count * (0.004 + 0.5 * elements / 1e6)))
-    last = found[-1]
-    return [*found[:-1], Observation(last.graph, last.latency_ms * outlier)]
+def relu_observations(disturbed: float = 1.0) -> list[Observation]:
+    """A call costs 0.004 ms, a million elements 0.5 ms, a session 0.01 ms; every fifth took `disturbed` times that."""
+    sizes = [(count, elements) for count in (1, 2, 3) for elements in (1_000, 2_000, 4_000, 8_000)]
+    return [
+        Observation(
+            graph(*[relu(elements)] * count),
+            (0.01 + count * (0.004 + 0.5 * elements / 1e6)) * (disturbed if number % 5 == 4 else 1.0),
+        )
+        for number, (count, elements) in enumerate(sizes)
+    ]
 
 
 def test_a_network_between_the_calibrated_ones_costs_the_sum_of_its_kernels() -> None:
@@ -38,8 +40,8 @@ def test_a_network_between_the_calibrated_ones_costs_the_sum_of_its_kernels() ->
     assert found.graph_ms(graph(relu(3_000), relu(3_000))) == pytest.approx(0.021, rel=1e-3)
 
 
-def test_one_timing_that_took_three_times_as_long_moves_a_prediction_by_less_than_two_percent() -> None:
-    found = fit(relu_observations(outlier=3.0), MACHINE)
+def test_one_timing_in_six_that_took_half_as_long_again_moves_a_prediction_by_less_than_two_percent() -> None:
+    found = fit(relu_observations(disturbed=1.5), MACHINE)
     assert found.graph_ms(graph(relu(3_000), relu(3_000))) == pytest.approx(0.021, rel=0.02)
 
 
