@@ -16,14 +16,18 @@ MULTIPLES = (32, 16, 8, 4, 2, 1)
 WIDTHS = (33, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62, 64)
 TOLERANCE = 1.05  # two widths within 5 % cost the same: test-retest of two passes
 AGREEMENT = 0.8
+SCHEME_MARGIN = 1.05  # int8 activations must win by more than test-retest: uint8 is the form the runtime fuses furthest
 
 
 def probe_network(scheme: Scheme, width: int, size: int = 16) -> bytes:
-    """A stem and four 3x3 convolutions of `width` channels, the shape most convolutional networks have."""
+    """A stem and two residual blocks of two 3x3 convolutions of `width` channels.
+
+    The additions matter: with int8 activations ONNX Runtime keeps plain chains on integers but not these blocks.
+    """
     builder = GraphBuilder(scheme, np.random.default_rng(width))
     x = builder.conv(builder.input((1, 3, size, size)), width, 3)
-    for _ in range(4):
-        x = builder.conv(x, width, 3)
+    for _ in range(2):
+        x = builder.conv(builder.conv(x, width, 3), width, 3, act="Relu", add=x)
     return builder.finish(builder.gemm(builder.flatten(builder.global_pool(x)), 10))
 
 
@@ -46,7 +50,7 @@ def int8_facts(settings: SessionSettings, anchor: Anchor, *, seed: int = 0, budg
         scheme: float(np.median([found[f"fp32.{w}.{s}"] / found[f"{scheme}.{w}.{s}"] for w, s in shapes]))
         for scheme in schemes[1:]
     }
-    unsigned = gains["u8s8"] >= gains["s8s8"]
+    unsigned = gains["u8s8"] * SCHEME_MARGIN >= gains["s8s8"]
     return Int8Facts(
         activation_type="uint8" if unsigned else "int8",
         weight_type="int8",
