@@ -188,9 +188,23 @@ class GraphBuilder:
         return self._after(Value(self._node("Flatten", [x.name]), (x.shape[0], int(np.prod(x.shape[1:])))), signed=True)
 
     def pad(self, x: Value, amount: int = 1) -> Value:
-        pads = self._constant(np.array([0, 0, amount, amount] * 2, np.int64))
+        """Zeros around the picture."""
         shape = (*x.shape[:2], x.shape[2] + 2 * amount, x.shape[3] + 2 * amount)
-        return self._after(Value(self._node("Pad", [x.name, pads]), shape), signed=True)
+        return self._pad(x, [0, 0, amount, amount] * 2, shape)
+
+    def pad_channels(self, x: Value, amount: int) -> Value:
+        """Zeros behind the channels."""
+        return self._pad(x, [0] * 5 + [amount, 0, 0], (x.shape[0], x.shape[1] + amount, *x.shape[2:]))
+
+    def _pad(self, x: Value, amounts: list[int], shape: tuple[int, ...]) -> Value:
+        pads = self._constant(np.array(amounts, np.int64))
+        if not (self._quantised and self.quantise_elementwise):
+            return self._after(Value(self._node("Pad", [x.name, pads]), shape), signed=True)
+        # on the integers themselves, as the quantiser writes it: the runtime would not move it there
+        scale, point = self._grid(signed=True)
+        quantised = self._node("QuantizeLinear", [x.name, scale, point])
+        padded = self._node("Pad", [quantised, pads, point])
+        return Value(self._node("DequantizeLinear", [padded, scale, point]), shape)
 
     def slice(self, x: Value, axis: int, stop: int, *, step: int = 1) -> Value:
         inputs = [x.name] + [self._constant(np.array([value], np.int64)) for value in (0, stop, axis, step)]
@@ -239,13 +253,17 @@ class GraphBuilder:
         """Insert Q-DQ after `x`; the range of `top` (about +-4 when signed) fits unit-variance activations."""
         if not self._quantised:
             return x
+        scale, point = self._grid(signed=signed, top=top)
+        quantised = self._node("QuantizeLinear", [x.name, scale, point])
+        return Value(self._node("DequantizeLinear", [quantised, scale, point]), x.shape)
+
+    def _grid(self, *, signed: bool, top: float = 7.65) -> tuple[str, str]:
+        """Names of scale and zero point of a range of `top`."""
         unsigned = self.scheme == "u8s8"
         low = 0 if unsigned else -128
         zero = low + 128 if signed else low
         point = self._constant(np.array(zero, np.uint8 if unsigned else np.int8))
-        scale = self._constant(np.float32(top / 255))
-        quantised = self._node("QuantizeLinear", [x.name, scale, point])
-        return Value(self._node("DequantizeLinear", [quantised, scale, point]), x.shape)
+        return self._constant(np.float32(top / 255)), point
 
     def _weights(self, name: str, shape: tuple[int, ...], *, fan_in: int, transposed: bool = False) -> tuple[str, str]:
         """Names of weight and bias: floats, or DequantizeLinear outputs of integer initialisers."""

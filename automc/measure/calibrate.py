@@ -23,7 +23,7 @@ from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
-from automc.measure.networks import Sample, micro_models, random_networks
+from automc.measure.networks import Sample, essential, micro_models, random_networks
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
 from automc.profiles import (
@@ -95,6 +95,9 @@ def calibrate_host(
         fitted += micro_models(plan.micro, scheme, seed) + random_networks(plan.random, scheme, seed)
     for attempt in range(ATTEMPTS):
         clock.time("timing whole networks", families, 2, plan.families_s, seed + 100 * attempt)
+        clock.time(
+            "timing one kernel of each kind", essential(fitted), plan.passes, plan.fit_s / 2, seed + 100 * attempt
+        )
         clock.time("timing kernels", fitted, plan.passes, plan.fit_s, seed + 100 * attempt + 1)
         if clock.share(families) >= ENOUGH and clock.share(fitted) >= ENOUGH:
             break

@@ -6,7 +6,7 @@ The random networks are chains of randomly drawn blocks and follow no published 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -216,29 +216,51 @@ def pool(b: GraphBuilder, draw: Draw) -> Value:
     return b.pool(x, "MaxPool" if kind == 0 else "AveragePool", kernel, draw.pick(1, 2))
 
 
-def movement(b: GraphBuilder, draw: Draw) -> Value:
-    """Operators that only move data."""
-    op = draw.pick(0, 1, 2, 3, 4, 5, 6)
+def _moved(draw: Draw) -> tuple[int, int, tuple[int, ...]]:
+    """(channels, extent, shape) of a picture for operators that only move data."""
     channels = 2 * draw.channels(4, 192)
     size = max(2, min(draw.integer(2, 40), int(np.sqrt(MICRO_ELEMENTS / 2 / channels))))
-    shape = (1, channels, size, size)
-    if op == 0:
-        parts = [b.input((1, draw.channels(4, 128), size, size)) for _ in range(draw.pick(2, 2, 3, 4))]
-        return b.concat(parts)
-    x = b.input(shape)
-    if op == 1:
-        grouped = b.transpose(b.reshape(x, (1, 2, channels // 2, size, size)), (0, 2, 1, 3, 4))
-        return b.reshape(grouped, shape)
-    if op == 2:
-        return b.concat(b.split(x, 2)[::-1])
-    if op == 3:
-        return b.pad(x)
-    if op == 4:
-        return b.slice(x, 1, channels // 2)
-    if op == 5:
-        return b.resize(x) if channels * size * size * 4 <= MICRO_ELEMENTS else b.slice(x, 2, size, step=2)
-    tokens = b.transpose(b.reshape(x, (1, channels, size * size)), (0, 2, 1))
-    return tokens if draw.chance(0.5) else b.reduce_mean(tokens, (1,))
+    return channels, size, (1, channels, size, size)
+
+
+def concat(b: GraphBuilder, draw: Draw) -> Value:
+    _, size, _ = _moved(draw)
+    return b.concat([b.input((1, draw.channels(4, 128), size, size)) for _ in range(draw.pick(2, 2, 3, 4))])
+
+
+def shuffle(b: GraphBuilder, draw: Draw) -> Value:
+    channels, size, shape = _moved(draw)
+    grouped = b.transpose(b.reshape(b.input(shape), (1, 2, channels // 2, size, size)), (0, 2, 1, 3, 4))
+    return b.reshape(grouped, shape)
+
+
+def split(b: GraphBuilder, draw: Draw) -> Value:
+    return b.concat(b.split(b.input(_moved(draw)[2]), 2)[::-1])
+
+
+def pad(b: GraphBuilder, draw: Draw) -> Value:
+    """Around the picture; or behind its channels after every second row was taken, as in option-A shortcuts."""
+    channels, size, shape = _moved(draw)
+    if draw.chance(0.5):
+        return b.pad(b.input(shape))
+    return b.pad_channels(b.slice(b.input(shape), 2, size, step=2), channels // 2)
+
+
+def slicing(b: GraphBuilder, draw: Draw) -> Value:
+    channels, size, shape = _moved(draw)
+    return b.slice(b.input(shape), 1, channels // 2) if draw.chance(0.5) else b.slice(b.input(shape), 2, size, step=2)
+
+
+def resize(b: GraphBuilder, draw: Draw) -> Value:
+    channels, size, _ = _moved(draw)
+    size = max(2, min(size, int(np.sqrt(MICRO_ELEMENTS / 4 / channels))))
+    return b.resize(b.input((1, channels, size, size)))
+
+
+def tokens(b: GraphBuilder, draw: Draw) -> Value:
+    channels, size, shape = _moved(draw)
+    rows = b.transpose(b.reshape(b.input(shape), (1, channels, size * size)), (0, 2, 1))
+    return rows if draw.chance(0.5) else b.reduce_mean(rows, (1,))
 
 
 # share of the micro models each kind gets: as much as its share of networks' time, and of the ways it can differ
@@ -258,14 +280,21 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "elementwise": (elementwise, 7),
     "unary": (unary, 8),
     "pool": (pool, 7),
-    "movement": (movement, 6),
+    "concat": (concat, 1),
+    "shuffle": (shuffle, 1),
+    "split": (split, 1),
+    "pad": (pad, 1),
+    "slicing": (slicing, 1),
+    "resize": (resize, 1),
+    "tokens": (tokens, 1),
 }
+LEAST = 2  # micro models of a kind, however few there are in all
 
 
 def micro_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
-    """`count` micro models, each kind in proportion to its share; the same seed gives the same models."""
+    """About `count` micro models, each kind in proportion to its share, LEAST at least; one seed, the same models."""
     shares = np.array([share for _, share in MICRO.values()], dtype=float)
-    wanted = np.maximum(1, np.round(shares / shares.sum() * count)).astype(int)
+    wanted = np.maximum(LEAST, np.round(shares / shares.sum() * count)).astype(int)
     samples = []
     for (kind, (make, _)), number in zip(MICRO.items(), wanted, strict=True):
         for index in range(int(number)):
@@ -362,3 +391,15 @@ def heads_of(b: GraphBuilder, x: Value, heads: int) -> Value:
     """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
     batch, tokens, width = x.shape
     return b.transpose(b.reshape(x, (batch, tokens, heads, width // heads)), (0, 2, 1, 3))
+
+
+def essential(samples: Sequence[Sample]) -> list[Sample]:
+    """The first LEAST of every kind of micro model: timed before all others, so that a short calibration knows them."""
+    seen: dict[tuple[str, str], int] = {}
+    chosen = []
+    for sample in samples:
+        key = (sample.kind, sample.scheme)
+        seen[key] = seen.get(key, 0) + 1
+        if sample.kind in MICRO and seen[key] <= LEAST:
+            chosen.append(sample)
+    return chosen

@@ -62,3 +62,22 @@ def test_micro_models_reach_the_kernel_classes_that_held_out_networks_are_made_o
     for sample in micro_models(160, "fp32", 0) + random_networks(10, "fp32", 0):
         known |= {kernel_class(r, machine) for r in graph_from_onnx(onnx.load_from_string(sample.model)).rows}
     assert needed <= known
+
+
+def test_the_first_models_of_a_calibration_hold_every_kind_of_kernel() -> None:
+    from automc.measure.networks import LEAST, MICRO, essential
+
+    chosen = essential(micro_models(60, "u8s8", 0))
+    assert {sample.kind for sample in chosen} == set(MICRO)
+    assert len(chosen) == LEAST * len(MICRO)
+
+
+def test_a_short_int8_calibration_pads_on_integers() -> None:
+    from automc.measure.networks import essential
+
+    found = set()
+    for sample in essential(micro_models(60, "u8s8", 0)):
+        if sample.kind == "pad":
+            model = onnx.load_model_from_string(sample.model)
+            found |= {(row.op, row.precision) for row in graph_from_onnx(model).rows}
+    assert ("Pad", "int8") in found
