@@ -116,10 +116,12 @@ def write_bundle_of(run: Run, trial: Trial, folder: Path) -> Bundle:
 def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> Bundle:
     from automc.bundle.write import BundleContents, write_bundle
     from automc.techniques.plan import Plan
+    from automc.workloads.workload import HoldsRaw
 
     trial, workload = point.trial, evaluator.workload
     plans = json.loads(run.artifacts.get(trial.artifacts["plans"]))
-    batch = next(iter(workload.split("validation").batches(GOLDEN_SAMPLES)))
+    examples = workload.split("validation")
+    batch = next(iter(examples.batches(GOLDEN_SAMPLES)))
     figures, predicted = _promises(point)
     reference = next((item for item in run.finalists() if item.anchor == "reference"), None)
     digests = run.lock.get("digests")
@@ -136,6 +138,7 @@ def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> B
             reference={} if reference is None else _promises(reference)[0],
             speedup=point.figures.get("speedup"),
             golden_inputs=tuple(tensor.numpy() for tensor in batch.inputs),
+            golden_raw=examples.raw(batch.indices) if isinstance(examples, HoldsRaw) else None,
             preprocessing=cast(Mapping[str, Any], workload.preprocessing),
             quantization={"plans": [plan for plan in plans["graph"] if plan["edits"]]},
             plans=tuple(Plan.model_validate(plan) for plan in [*plans["model"], *plans["graph"]]),

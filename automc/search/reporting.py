@@ -11,6 +11,8 @@ from automc.run import FrontPoint, Run
 from automc.techniques.registry import get_technique
 from automc.trial import Trial
 
+SAME = 1e-6  # relative: rows that agree give the same sum up to rounding
+
 if TYPE_CHECKING:
     from automc.report.data import KernelTimes
     from automc.search.loop import Ended
@@ -36,7 +38,7 @@ def write_report(run: Run, evaluator: Evaluator, ended: Ended, points: Sequence[
         saves={name: tuple(sorted(get_technique(name).saves)) for name in sorted(names)},
         kernels=_kernels(run, evaluator, points),
         limits=limits_of(config.constraints),
-        conditions=_conditions(run, evaluator),
+        conditions={**_conditions(run, evaluator), "screening": _screening(ended)},
         metric=evaluator.workload.task.metric,
     )
     run.write_text("report.html", render_report(data))
@@ -69,6 +71,20 @@ def _kernels(run: Run, evaluator: Evaluator, points: Sequence[FrontPoint]) -> li
             model = onnx.load_model_from_string(run.artifacts.get(point.trial.artifacts["onnx"]))
             found.append(KernelTimes(label, evaluator.predictor.kernels(graph_from_onnx(model))))
     return found
+
+
+def _screening(ended: Ended) -> str:
+    """Whether costs predicted from the trace, before any export, were those of the exported graph (rung 0)."""
+    pairs = [
+        (ended.predicted[name], trial["latency_ms"].value)
+        for name, trial in ended.rungs[0].items()
+        if trial.ok and name in ended.predicted
+    ]
+    if not pairs:
+        return "no candidate was both screened and exported"
+    apart = [abs(before / after - 1) for before, after in pairs]
+    same = sum(gap < SAME for gap in apart)
+    return f"latency from the trace equals the export's for {same} of {len(pairs)}, largest gap {max(apart):.1%}"
 
 
 def _conditions(run: Run, evaluator: Evaluator) -> dict[str, str]:

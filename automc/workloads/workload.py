@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,15 @@ class Examples(Protocol):
 
     def batches(self, size: int, *, seed: int | None = None, augment: bool = False) -> Iterator[Batch]:
         """One pass; the last batch may be short. seed: shuffles and draws the augmentation; None keeps the order."""
+        ...
+
+
+@runtime_checkable
+class HoldsRaw(Protocol):
+    """Examples that can also show samples as the user has them."""
+
+    def raw(self, rows: np.ndarray) -> np.ndarray:
+        """(n, ...) raw samples at `rows` of the split, before any preprocessing."""
         ...
 
 
