@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -202,7 +203,7 @@ class Evaluator:
 
         stored = json.loads(self.artifacts.get(artifacts["plans"]))
         plans = tuple(Plan.model_validate(item) for item in stored["model"])
-        model = pipeline.replay(self.base, plans)
+        model = pipeline.replay(copy.deepcopy(self.base), plans)  # without plans a replay is the base itself
         model.load_state_dict(load(self.artifacts.get(artifacts["weights"])), strict=True)
         return model, plans
 

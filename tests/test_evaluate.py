@@ -14,6 +14,7 @@ from digits_evaluator import evaluator_in
 
 from automc.candidate import Candidate, Step
 from automc.evaluate import Job
+from automc.workloads.workload import weights_digest
 
 CUT = Step.of("channel_pruning", ratio=0.5)
 TRAIN = Step.of("fine_tune")
@@ -32,6 +33,15 @@ def test_the_next_rung_goes_on_from_the_checkpoint_and_keeps_its_structure(tmp_p
     shapes = [tuple(tensor.shape) for tensor in before.state_dict().values()]
     assert shapes == [tuple(tensor.shape) for tensor in after.state_dict().values()]
     assert not torch.equal(next(before.parameters()), next(after.parameters()))
+
+
+def test_bringing_a_stored_network_back_leaves_the_base_as_it_came(tmp_path: Path) -> None:
+    evaluator = evaluator_in(tmp_path)
+    before = weights_digest(evaluator.base)
+    reference = evaluator.evaluate(Job(Candidate((TRAIN,)), rung=1, seed=0, steps=2))
+    restored, _ = evaluator.restore(reference.artifacts)
+    assert weights_digest(restored) != before
+    assert weights_digest(evaluator.base) == before == weights_digest(evaluator.workload.model())
 
 
 def test_a_stored_network_computes_what_its_onnx_file_computes(tmp_path: Path) -> None:
