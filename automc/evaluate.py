@@ -32,6 +32,7 @@ from automc.errors import (
 )
 from automc.run import ArtifactStore, Run
 from automc.techniques.plan import Plan
+from automc.techniques.technique import Phase
 from automc.trial import Failure, FailureKind, Figure, Metric, Provenance, Trial
 
 if TYPE_CHECKING:
@@ -155,7 +156,12 @@ class Evaluator:
             if known is not None:
                 return Trial(
                     job.candidate, job.rung, job.seed, figures=known.figures, artifacts=known.artifacts,
-                    facts={**known.facts, "same_network_as": known.candidate.id}, provenance=_provenance(started, 0),
+                    facts={
+                        **known.facts,
+                        "recoveries": _recoveries(job.candidate),
+                        "same_network_as": known.candidate.id,
+                    },
+                    provenance=_provenance(started, 0),
                 )  # fmt: skip
         exported = export_onnx(compressed.model, self.workload.example_inputs())
         batch = next(iter(self.workload.split("calibration").batches(PARITY_SAMPLES)))
@@ -173,7 +179,11 @@ class Evaluator:
                 "plans": self.artifacts.put(_plans_bytes(compressed.plans, graph_plans)),
                 "scores": self.artifacts.put(_array_bytes(scores)),
             },
-            facts={"network": weights_digest(compressed.model)[:16], "parameters": _parameters(compressed.model)},
+            facts={
+                "network": weights_digest(compressed.model)[:16],
+                "parameters": _parameters(compressed.model),
+                "recoveries": _recoveries(job.candidate),
+            },
             provenance=_provenance(started, compressed.steps_trained),
         )  # fmt: skip
         if key is not None:
@@ -321,6 +331,18 @@ def _array_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _recoveries(candidate: Candidate) -> list[JsonValue]:
+    """[number of MODEL steps before it, the step] of every recovery: what trained rungs will do differently."""
+    found: list[JsonValue] = []
+    structural = 0
+    for item in pipeline.model_steps(candidate.steps):
+        if item.technique.phase is Phase.RECOVERY:
+            found.append([structural, str(item.step)])
+        else:
+            structural += 1
+    return found
 
 
 def _parameters(model: nn.Module) -> int:

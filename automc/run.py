@@ -115,7 +115,9 @@ class Run:
     @classmethod
     def create(cls, folder: Path, config: SearchConfig, *, data_root: Path | None) -> Run:
         """A new run directory. Raises RunError where it exists, ConfigError where it cannot be written."""
-        if (folder / LOCK).exists() or (folder.exists() and any(folder.iterdir())):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: is a file, not a folder", next_step="give another folder: --run DIR")
+        if folder.exists() and any(folder.iterdir()):
             raise RunError(
                 f"{folder}: holds a run already; a second run would mix with it",
                 next_step=f"automc resume {folder}    (or give another folder: --run {folder}-2)",
@@ -142,7 +144,14 @@ class Run:
             raw, lock = documents
         except (yaml.YAMLError, ValueError) as error:
             raise RunError(f"{path}: is damaged: {error}") from error
-        return cls(folder, parse_config(raw, str(path)), lock, writable=writable)
+        run = cls(folder, parse_config(raw, str(path)), lock, writable=writable)
+        if (folder / "front.json").is_file() and not run.journal.events:
+            run.close()
+            raise RunError(
+                f"{folder}: has a front but an empty or missing journal, so nothing proves its figures",
+                next_step="restore journal.jsonl, or run the search again: automc search CONFIG --run ANOTHER",
+            )
+        return run
 
     @property
     def data_root(self) -> Path | None:
@@ -174,7 +183,12 @@ class Run:
         path = self.folder / "front.json"
         if not path.is_file():
             raise RunError(f"{self.folder}: has not ended", next_step=f"automc resume {self.folder}")
-        return [FrontPoint.from_json(item) for item in json.loads(path.read_text())["points"]]
+        try:
+            return [FrontPoint.from_json(item) for item in json.loads(path.read_text())["points"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path}: is damaged: {error}", next_step=f"delete it, then: automc resume {self.folder}"
+            ) from error
 
     def front(self) -> list[FrontPoint]:
         """The Pareto front over re-measured finalists, fastest first."""

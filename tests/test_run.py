@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from automc.config import SearchConfig
-from automc.errors import RunError
+from automc.errors import ConfigError, RunError
 from automc.run import LOCK, ArtifactStore, Run
 
 
@@ -76,3 +76,32 @@ def test_an_artifact_is_stored_once_and_checked_on_reading(tmp_path: Path) -> No
         store.get(name)
     with pytest.raises(RunError, match="missing"):
         store.get("0" * 64)
+
+
+def test_a_damaged_front_is_one_message(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "r", SearchConfig(), data_root=None) as run:
+        run.journal.append("end", chosen="x")
+        (tmp_path / "r" / "front.json").write_text("{bad")
+        with pytest.raises(RunError, match="is damaged"):
+            run.front()
+
+
+def test_a_front_without_its_journal_is_refused(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "r", SearchConfig(), data_root=None) as run:
+        run.write_text("front.json", '{"points": []}')
+    with pytest.raises(RunError, match="empty or missing journal"):
+        Run.open(tmp_path / "r")
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "afile").touch()
+    with pytest.raises(ConfigError, match="is a file"):
+        Run.create(tmp_path / "afile", SearchConfig(), data_root=None)
+
+
+def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    from automc.search.loop import search
+
+    with pytest.raises(ConfigError):
+        search(SearchConfig(space="nowhere"), run_dir=tmp_path / "r")
+    assert not (tmp_path / "r").exists()

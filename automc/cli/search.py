@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from automc.config import SearchConfig
+    from automc.constraints import Limit
     from automc.report.data import Said
     from automc.run import FrontPoint, Run
     from automc.trial import Figure
@@ -105,7 +107,7 @@ def front(
     if as_json:
         print_json([point.to_json() for point in points])
         return
-    _print_points(points)
+    _print_points(run, points)
 
 
 def report(
@@ -151,7 +153,7 @@ def _print_run(run: Run, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run.folder), "finalists": [point.to_json() for point in points]})
         return
-    _print_points(points)
+    _print_points(run, points)
     typer.echo("")
     if (run.folder / "profile").is_dir():
         _print_words(_in_words(run, points))
@@ -160,11 +162,22 @@ def _print_run(run: Run, as_json: bool) -> None:
             typer.echo(f"{what}: {run.folder / name}")
 
 
-def _print_points(points: list[FrontPoint]) -> None:
+def _over(point: FrontPoint, limits: Sequence[Limit]) -> list[str]:
+    """Metrics whose limit the point does not meet, unknown ones included."""
+    from automc.constraints import Verdict
+
+    return [limit.metric for limit in limits if limit.judge(point.figures.get(limit.metric)) is not Verdict.MET]
+
+
+def _print_points(run: Run, points: list[FrontPoint]) -> None:
     """One line a point, fastest first, and below them the conditions the numbers hold under."""
+    from automc.constraints import limits_of
+
+    limits = limits_of(run.config.constraints)
     rows = []
     for point in points:
         marks = ("chosen",) * point.chosen + (f"anchor {point.anchor}",) * (point.anchor is not None)
+        marks += tuple(f"{metric} over the limit" for metric in _over(point, limits))
         rows.append(
             (
                 point.trial.candidate.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from automc.candidate import canonical_json
 from automc.trial import Metric, Trial
 
 if TYPE_CHECKING:
@@ -18,11 +19,14 @@ def objectives_of(trial: Trial, objectives: Sequence[Objective]) -> tuple[float,
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:
-    """Successful trials, one for each evaluated network: of two orders that made the same one the first stays."""
+    """Successful trials, one for each evaluated network: of two orders that made the same one the first stays.
+
+    Candidates that will be trained differently are different, though rung 0, where nothing trains, cannot tell them.
+    """
     seen: set[object] = set()
     kept = []
     for trial in trials:
-        key = trial.artifacts.get("onnx") or trial.candidate.id
+        key = (trial.artifacts.get("onnx") or trial.candidate.id, canonical_json(trial.facts.get("recoveries")))
         if trial.ok and key not in seen:
             seen.add(key)
             kept.append(trial)

@@ -90,7 +90,7 @@ def remeasure(
 def _timing_json(timing: Timing) -> dict[str, Any]:
     return {
         "n": timing.n, "p10_ms": timing.p10_ms, "median_ms": timing.median_ms, "p90_ms": timing.p90_ms,
-        "passes_ms": list(timing.pass_p10_ms),
+        "passes_ms": list(timing.pass_p10_ms), "calm": timing.calm,
         "speedup": timing.speedup, "speedup_low": timing.speedup_low, "speedup_high": timing.speedup_high,
     }  # fmt: skip
 
@@ -161,4 +161,7 @@ def points_of(
 
 
 def _measured(value: float, low: float, high: float, timing: Mapping[str, Any]) -> Figure:
-    return Figure(value, low, high, "ms", "measured", n=int(timing["n"]), source="ONNX Runtime on this device")
+    source = "ONNX Runtime on this device"
+    if not timing.get("calm", True):
+        source += ", which was disturbed all the while: too slow by an unknown factor"
+    return Figure(value, low, high, "ms", "measured", n=int(timing["n"]), source=source)

@@ -15,7 +15,7 @@ from automc.run import Run
 from automc.search.conductor import Conductor
 from automc.search.fidelity import best_of_group, objectives_of, promoted
 from automc.search.progress import Watcher, nobody
-from automc.search.setup import Prepared, data_root_of, prepare
+from automc.search.setup import Prepared, check, data_root_of, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def search(
     """
     resolved = config if isinstance(config, SearchConfig) else load_config(config)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.name
-    with Run.create(folder, resolved, data_root=data_root_of(data_root)) as run:
+    root = data_root_of(data_root)
+    check(resolved, root)
+    with Run.create(folder, resolved, data_root=root) as run:
         return _drive(run, watch)
 
 

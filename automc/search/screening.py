@@ -44,7 +44,14 @@ class Screener:
         self._answers: dict[str, Screened] = {}
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
-        return [self._screen(candidate) for candidate in candidates]
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as on workers: evidence gathered here must be to the bit what a worker would gather
+        try:
+            return [self._screen(candidate) for candidate in candidates]
+        finally:
+            torch.set_num_threads(threads)
 
     def _screen(self, candidate: Candidate) -> Screened:
         if candidate.id not in self._answers:

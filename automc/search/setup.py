@@ -34,6 +34,29 @@ class Prepared:
     screener: Screener | None
 
 
+def check(config: SearchConfig, data_root: Path | None) -> None:
+    """Refuse what can be refused before a run folder exists: names, options, files. Raises ConfigError."""
+    from automc.search.strategies.registry import get_strategy
+    from automc.space import SearchSpace
+    from automc.workloads.registry import create_workload
+
+    workload = create_workload(config.workload.name, config.workload.options, data_root)
+    space = SearchSpace.load(config.space)
+    get_strategy(config.search.strategy)
+    if isinstance(workload, SelfScored):
+        return
+    if workload.task.direction != "max":
+        raise ConfigError(
+            f"workload {workload.name}: its metric {workload.task.metric} is to be minimised, and the search maximises",
+            next_step="give a task whose metric grows with quality",
+        )
+    if all(anchor.name != "reference" for anchor in space.anchors):
+        raise ConfigError(
+            f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",
+            next_step="list a technique under `recovery`, for example fine_tune",
+        )
+
+
 def prepare(run: Run, watch: Watcher) -> Prepared:
     """Check what the user gave, calibrate where asked, lock what must not change. Resuming checks it is still so.
 
@@ -47,6 +70,7 @@ def prepare(run: Run, watch: Watcher) -> Prepared:
     workload = create_workload(config.workload.name, config.workload.options, run.data_root)
     space = SearchSpace.load(config.space)
     limits = limits_of(config.constraints)
+    _lock_space(run, space)
     if isinstance(workload, SelfScored):
         return Prepared(space, limits, None, None)
     _lock_data(run, workload)
@@ -55,6 +79,17 @@ def prepare(run: Run, watch: Watcher) -> Prepared:
     _measure_baseline(run, evaluator, watch)
     needed = frozenset(config.objectives) | {limit.metric for limit in limits}
     return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed))
+
+
+def _lock_space(run: Run, space: SearchSpace) -> None:
+    locked = run.lock.get("space")
+    if locked is None:
+        run.lock_in("space", space.digest)
+    elif locked != space.digest:
+        raise RunError(
+            f"{run.folder}: {space.where} changed since the run began (its digest differs)",
+            next_step="restore it, or start a new run",
+        )
 
 
 def _lock_data(run: Run, workload: Workload) -> None:
@@ -72,10 +107,12 @@ def _lock_data(run: Run, workload: Workload) -> None:
 
 def _lock_profile(run: Run, watch: Watcher) -> None:
     """Copy the profile into the run, calibrating this host first where the config says so."""
+    from automc.measure.fingerprint import check_fingerprint
     from automc.profiles import load_profile, profile_folder
 
     target = run.folder / "profile"
     if (target / "profile.yaml").is_file():
+        check_fingerprint(load_profile(str(target)))  # a resume on another machine would mix their figures
         return
     _usable_profile(run.config, watch)
     part = run.folder / ".profile.part"

@@ -97,6 +97,8 @@ def dense_layers(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> 
 def _is_dense(module: nn.Module) -> bool:
     if parametrize.is_parametrized(module):
         return False
+    if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
+        return False  # frozen on purpose: the selection that stands for an option-A shortcut must stay exact
     if isinstance(module, nn.Linear):
         return True
     return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros" and _even(module)

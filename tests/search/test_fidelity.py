@@ -49,6 +49,16 @@ def test_dominated_failed_and_repeated_networks_stay_below() -> None:
     assert ids(distinct(trials)) == ["front_a", "dominated", "front_b"]
 
 
+def test_equal_networks_that_will_be_trained_differently_are_both_kept() -> None:
+    def twin(name: str, recovery: str) -> Trial:
+        made = trial(name, 0.9, 2.0, onnx="same")
+        facts = {"recoveries": [[0, recovery]]}
+        return Trial(made.candidate, 0, 0, figures=made.figures, artifacts=made.artifacts, facts=facts)  # type: ignore[arg-type]
+
+    twins = [twin("a", "fine_tune"), twin("b", "distillation"), twin("c", "fine_tune")]
+    assert ids(distinct(twins)) == ["a", "b"]
+
+
 def test_an_anchor_goes_up_in_addition_whatever_its_rank() -> None:
     anchor = trial("anchor", 0.1, 9.0)
     going = promoted([trial("a", 0.9, 2.0), anchor], 1, OBJECTIVES, frozenset({anchor.candidate.id}))
