@@ -166,3 +166,12 @@ def test_on_meta_tensors_the_shapes_are_the_same() -> None:
     assert {name: tensor.shape for name, tensor in meta.state_dict().items()} == shapes
     assert all(tensor.is_meta for tensor in meta.state_dict().values())
     assert apply_edits(model, ()).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_frozen_layer_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3))
+    model[1].weight.requires_grad_(False)
+    plan = LOW_RANK.plan(model.eval(), LowRankParams(rank_ratio=0.3, only_if_faster=False), context(data=False))
+    edited = {edit.module for edit in plan.edits}
+    assert "1" not in edited
+    assert "2" in edited
