@@ -199,10 +199,10 @@ class Evaluator:
         )
         if job.trained and job.parent is not None:
             model, plans = self.restore(job.parent)
-            model = pipeline.recover_further(model, job.candidate.steps, recovery, job.steps - job.trained)
-            return pipeline.Compressed(model, plans, job.steps - job.trained)
+            further = pipeline.recover_further(model, job.candidate.steps, recovery, job.steps - job.trained)
+            return pipeline.Compressed(further, plans, 0 if further is model else job.steps - job.trained)
         compressed = pipeline.apply(self.base, job.candidate.steps, context, recovery, job.steps)
-        if job.steps == 0 and any(plan.edits for plan in compressed.plans):
+        if compressed.steps_trained == 0 and any(plan.edits for plan in compressed.plans):
             model = reestimate_batchnorm(compressed.model, self.workload.split("calibration"))
             return pipeline.Compressed(model, compressed.plans, 0)
         return compressed
@@ -248,11 +248,9 @@ class Evaluator:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""
         import numpy as np
 
-        from automc.export import onnx_bytes
-        from automc.measure.sessions import open_session
-        from automc.measure.timing import settings_of
+        from automc.export import open_session
 
-        session = open_session(onnx_bytes(graph), settings_of(self.profile))
+        session = open_session(graph, self.profile.threads)
         names = [entry.name for entry in session.get_inputs()]
         parts = []
         for batch in self.workload.split(split).batches(BATCH):

@@ -102,3 +102,15 @@ def test_distillation_without_a_teacher_is_a_named_failure(tmp_path: Path) -> No
     assert trial.failure is not None
     assert trial.failure.kind == "compression"
     assert "teacher" in trial.failure.reason
+
+
+def test_a_cut_without_recovery_has_fresh_batchnorm_statistics_at_every_rung_and_claims_no_steps(
+    tmp_path: Path,
+) -> None:
+    evaluator = evaluator_in(tmp_path)
+    candidate = Candidate((CUT,))
+    untrained = evaluator.evaluate(Job(candidate, rung=0, seed=0, steps=0))
+    first = evaluator.evaluate(Job(candidate, rung=1, seed=0, steps=3))
+    second = evaluator.evaluate(Job(candidate, rung=2, seed=0, steps=5, trained=3, parent=dict(first.artifacts)))
+    assert first["accuracy"].value == untrained["accuracy"].value == second["accuracy"].value
+    assert (first.provenance.steps_trained, second.provenance.steps_trained) == (0, 0)
