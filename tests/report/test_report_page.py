@@ -203,7 +203,7 @@ def test_labels_of_close_points_do_not_lie_on_each_other() -> None:
 
 def test_charts_of_nothing_are_empty_frames() -> None:
     for chart in (front_svg([]), scatter_svg([]), kernels_svg([], [], 0.0, "none")):
-        ElementTree.fromstring(chart)
+        assert ElementTree.fromstring(chart).tag == f"{SVG}svg"
 
 
 def test_the_terminal_shows_the_front_with_unknown_as_unknown() -> None:

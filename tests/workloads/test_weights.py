@@ -45,7 +45,9 @@ def test_half_precision_is_filled_as_single() -> None:
 def test_batch_counters_may_be_absent() -> None:
     given = weights()
     del given["1.num_batches_tracked"]
-    load_weights(network(), given, "old.npz")
+    model = network()
+    load_weights(model, given, "old.npz")
+    assert np.array_equal(model.state_dict()["0.weight"].numpy(), given["0.weight"])
 
 
 def test_what_does_not_fit_is_named_and_nothing_is_filled() -> None:
