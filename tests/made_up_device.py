@@ -10,9 +10,9 @@ from bundle_samples import profile as paper_profile
 
 from automc.cost.calibration import Calibration, ClassRange, Interval
 from automc.cost.energy import EnergyModel
-from automc.cost.features import Machine
 from automc.cost.fit import Observation, fit
 from automc.cost.kernels import KernelGraph
+from automc.cost.tiles import Machine
 from automc.profiles import HardwareProfile, calibration_text, save_profile
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import JsonValue, ValidationError
 
 from automc.cost.energy import EnergyModel
-from automc.cost.features import Machine
 from automc.cost.fit import Fit, Range
+from automc.cost.tiles import Machine
 from automc.errors import StaleCalibrationError
 from automc.profiles import Frozen, HardwareProfile, profile_folder
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automc.cost.features import Machine, extent_of, features, kernel_class
+from automc.cost.features import extent_of, features, kernel_class
 from automc.cost.kernels import KernelGraph, KernelRow
+from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
 
 SESSION = "session:calls"

@@ -16,8 +16,8 @@ import numpy as np
 
 from automc.cost.calibration import Calibration, ClassRange, Interval
 from automc.cost.energy import EnergyModel, energy_source, find_counter
-from automc.cost.features import Machine
 from automc.cost.fit import Fit, Observation, fit
+from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor

@@ -225,7 +225,11 @@ def _moved(draw: Draw) -> tuple[int, int, tuple[int, ...]]:
 
 def concat(b: GraphBuilder, draw: Draw) -> Value:
     _, size, _ = _moved(draw)
-    return b.concat([b.input((1, draw.channels(4, 128), size, size)) for _ in range(draw.pick(2, 2, 3, 4))])
+    widths = [draw.channels(4, 128) for _ in range(draw.pick(2, 2, 3, 4))]
+    if draw.chance(0.4):
+        return b.concat([b.input((1, width, size, size)) for width in widths])
+    x = b.input((1, 16, size, size))  # the pieces arrive in the layout of convolutions
+    return b.concat([b.conv(x, width, 1, act=_act(draw)) for width in widths])
 
 
 def shuffle(b: GraphBuilder, draw: Draw) -> Value:
@@ -280,7 +284,7 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "elementwise": (elementwise, 7),
     "unary": (unary, 8),
     "pool": (pool, 7),
-    "concat": (concat, 1),
+    "concat": (concat, 4),
     "shuffle": (shuffle, 1),
     "split": (split, 1),
     "pad": (pad, 1),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from automc.cost.features import Machine
 from automc.cost.fit import Observation, far_share, fit, in_range, non_negative_least_squares
 from automc.cost.kernels import KernelGraph, KernelRow
+from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
 
 MACHINE = Machine(block=16, cache_bytes=1 << 20)

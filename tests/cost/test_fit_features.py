@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from automc.cost.features import Machine, features, kernel_class, matrix_shape
+from automc.cost.features import features, kernel_class, matrix_shape
 from automc.cost.kernels import KernelRow, Layout, Precision
+from automc.cost.tiles import Machine
 
 MACHINE = Machine(block=16, cache_bytes=1 << 20)
 
@@ -48,7 +49,8 @@ def conv(
         (conv(16, 16, layout="nhwc", precision="int8"), "QLinearConv.nhwc.spatial"),
         (conv(18, 16, layout="nhwc", precision="int8"), "QLinearConv.nhwc.gemm_spatial"),
         (conv(16, 15, layout="nhwc", precision="int8"), "QLinearConv.nhwc.gemm_spatial"),
-        (conv(32, 32, groups=2, layout="nhwc", precision="int8"), "QLinearConv.nhwc.spatial"),
+        (conv(16, 18, layout="nhwc", precision="int8"), "QLinearConv.nhwc.gemm_spatial"),
+        (conv(32, 32, groups=2, layout="nhwc", precision="int8"), "QLinearConv.nhwc.grouped_gemm_spatial"),
         (conv(32, 32, groups=4, layout="nhwc", precision="int8"), "QLinearConv.nhwc.grouped_gemm_spatial"),
         (conv(24, 24, groups=24, layout="nhwc", precision="int8"), "QLinearConv.nhwc.depthwise_irregular"),
     ],
@@ -60,15 +62,42 @@ def test_convolutions_fall_into_the_classes_of_the_runtime(row: KernelRow, expec
 def test_a_blocked_convolution_is_counted_in_steps_of_six_pixels_and_four_filter_blocks() -> None:
     found = features(conv(16, 80), MACHINE)
     # 80 filters are 5 blocks: a set of 4 and a set of 1. A line of 8 pixels has 2 at padded edges and 6 inside.
-    # One block of 16 filters, one pixel column: 8 lines x 16 channels x 9 taps x 16 = 18,432 MACs.
-    unit = 18_432 / 1e6
+    # Of the 3 window rows, the first and the last line meet 2: 22 in all. One block of 16 filters, one pixel column
+    # inside: 22 rows x 3 columns x 16 channels x 16 = 16,896 MACs; at an edge, 2 of the 3 columns.
+    unit = 16_896 / 1e6
     assert found["Conv.nchwc.spatial:macs_full_4"] == pytest.approx(unit * 4 * 6)
     assert found["Conv.nchwc.spatial:macs_full_1"] == pytest.approx(unit * 1 * 6)
-    assert found["Conv.nchwc.spatial:macs_edge_4"] == pytest.approx(unit * 4 * 2)
+    assert found["Conv.nchwc.spatial:macs_edge_4"] == pytest.approx(unit * 4 * 2 * 2 / 3)
     assert "Conv.nchwc.spatial:macs_rest_4" not in found
-    # full and edge of both sets are all MACs: 8 x 8 pixels x 80 x 16 x 9 = 737,280
+    # full and edge of both sets are all that is multiplied: 22 x 22 window positions x 80 x 16 = 619,520
     counted = sum(value for name, value in found.items() if "macs_full" in name or "macs_edge" in name)
-    assert counted == pytest.approx(737_280 / 1e6)
+    assert counted == pytest.approx(619_520 / 1e6)
+
+
+def test_a_window_larger_than_the_picture_is_multiplied_where_they_overlap() -> None:
+    found = features(conv(16, 16, size=2, kernel=7), MACHINE)
+    # every one of the 4 pixels sees all 4 pixels of the picture: 4 x 4 x 16 x 16 MACs, not 4 x 49 x 16 x 16
+    assert found["Conv.nchwc.spatial:macs_edge_1"] == pytest.approx(4 * 4 * 256 / 1e6)
+
+
+def test_an_unrolled_int8_convolution_is_packed_in_fours_and_multiplied_in_columns_of_48() -> None:
+    found = features(conv(3, 58, layout="nhwc", precision="int8"), MACHINE)
+    kind = "QLinearConv.nhwc.gemm_spatial"
+    # depth 3 x 9 = 27, packed to 28; 64 pixels are 60 in steps of 6 and 4 left over; 58 filters are 48 and 16
+    assert found[f"{kind}:packed"] == pytest.approx(64 * 28 / 1e6)
+    assert found[f"{kind}:unrolled"] == pytest.approx(64 * 27 / 1e6)
+    assert found[f"{kind}:macs_full"] == pytest.approx(28 * 48 * 60 / 1e6)
+    assert found[f"{kind}:macs_rest_16"] == pytest.approx(28 * 16 * 4 / 1e6)
+    assert found[f"{kind}:requantised_odd"] == pytest.approx(64 * 10 / 1e6)
+
+
+def test_a_depthwise_int8_convolution_off_the_grid_of_16_pays_for_its_last_channels() -> None:
+    on, off = (features(conv(n, n, groups=n, layout="nhwc", precision="int8"), MACHINE) for n in (32, 31))
+    assert not any("scalar" in name or "odd" in name for name in on)
+    # 31 channels: 24 in vectors of 8, 4 in a half, 3 one by one, at 64 pixels x 9 taps
+    assert off["QLinearConv.nhwc.depthwise_irregular:macs_half"] == pytest.approx(64 * 9 / 1e6)
+    assert off["QLinearConv.nhwc.depthwise_irregular:macs_scalar"] == pytest.approx(3 * 64 * 9 / 1e6)
+    assert off["QLinearConv.nhwc.depthwise_irregular:requantised_odd"] == pytest.approx(64 * 15 / 1e6)
 
 
 def test_a_pointwise_convolution_has_no_edges_and_one_line() -> None:

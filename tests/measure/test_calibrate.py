@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.cost.features import Machine
 from automc.cost.fit import Fit, Observation
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
+from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
 from automc.measure import calibrate
 from automc.measure.calibrate import Plan, assess, calibrate_host, interval_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from automc.cost.features import Machine, features, kernel_class
+from automc.cost.features import features, kernel_class
 from automc.cost.graph import graph_from_onnx
+from automc.cost.tiles import Machine
 from automc.measure.builder import Scheme
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.networks import MICRO, Sample, micro_models, random_networks

@@ -1,0 +1,50 @@
+"""What a CPU runtime works in: blocks of channels, tiles of a product; shared by all columns of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from automc.cost.kernels import KernelRow
+
+Columns = dict[str, float]
+"""Non-negative quantities of a kernel by name; counts in millions, bytes in millions of bytes."""
+
+ROWS = 12  # rows of A per step of the matrix kernel, SgemmKernelAvx512F.S
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the tiles and caches are: channels per block, and bytes of the cache a core has for itself."""
+
+    block: int = 16
+    cache_bytes: int = 1 << 20
+
+
+def channels_of(shape: Sequence[int], row: KernelRow) -> int:
+    return shape[-1] if row.layout == "nhwc" else shape[1]
+
+
+def pixels_of(shape: Sequence[int], row: KernelRow) -> tuple[int, int]:
+    """(rows, columns) of a feature map; one-dimensional maps have one row."""
+    spatial = tuple(shape[1:-1]) if row.layout == "nhwc" else tuple(shape[2:])
+    return (1, spatial[0]) if len(spatial) == 1 else (prod(spatial[:-1]), spatial[-1])
+
+
+def product(m: int, n: int, k: int, batch: int) -> Columns:
+    """A product of (m, k) and (k, n): whole tiles, the rows left over, and the columns left over."""
+    whole, rest = m // ROWS * ROWS, m % ROWS
+    wide = round_up(n, 16)
+    work = k * batch / 1e6
+    return {
+        "macs_tiles": whole * wide * work,
+        "macs_rows_left": rest * wide * work,
+        "steps_rows_left": wide * work * (rest > 0),
+        "macs_odd_columns": m * (wide - n) * work,
+        "tile_starts": -(-m // ROWS) * (wide / 32) * -(-k // 128) * batch / 1e6,
+    }
+
+
+def round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
