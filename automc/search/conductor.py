@@ -1,4 +1,4 @@
-"""Who sends jobs to the executor and journals what comes back, so that a finished trial is never lost nor repeated."""
+"""What is finished, what is under way, and the journal of both: a finished trial is never lost nor repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILURES_IN_A_ROW = 12  # evaluations; then it is the set-up that is broken, not
 
 
 class Conductor:
-    """Sends jobs to an executor that starts with the first of them, and journals each completion at once."""
+    """Knows every trial of the run; journals each completion at once."""
 
     def __init__(self, run: Run, watch: Watcher) -> None:
         self.run = run
@@ -32,31 +32,31 @@ class Conductor:
         self._failures = 0
         self._executor: Executor[Job, Trial] | None = None
 
-    def submit(self, job: Job) -> None:
-        """Start `job` unless it is finished or under way."""
-        if job.key in self.trials or job.key in self._busy:
-            return
+    @property
+    def executor(self) -> Executor[Job, Trial]:
+        """Started when first asked for: a run whose trials are all in the journal needs none."""
         if self._executor is None:
             self._executor = self._start()
-        self._busy.add(job.key)
-        self._executor.submit(job)
+        return self._executor
 
-    def wait(self, key: tuple[str, int, int]) -> Trial:
-        """The trial of `key`, taking in whatever else finishes meanwhile. Raises RunError after failures in a row."""
-        while key not in self.trials:
-            if self._executor is None or key not in self._busy:
-                raise RunError(f"{self.run.folder}: trial {key} was never submitted")
-            job, trial, _ = self._executor.next()
-            self.run.journal.append("trial", trial=trial.to_json())
-            # Decide on what was written, not on what came: a resumed run reads 12 digits of a float, so this one must.
-            trial = self.run.latest_trial()
-            self.trials[job.key] = trial
-            self._busy.discard(job.key)
-            self.tally.add(trial)
-            self.watch(self.tally.progress(trial))
-            self._break_on(trial)
-            self.after_each()
-        return self.trials[key]
+    def expect(self, job: Job) -> bool:
+        """Whether `job` has to be submitted: it is neither finished nor under way, and under way from now on."""
+        if job.key in self.trials or job.key in self._busy:
+            return False
+        self._busy.add(job.key)
+        return True
+
+    def take(self, job: Job, trial: Trial) -> None:
+        """Journal what came of `job`, then tell of it. Raises RunError after failures in a row."""
+        self.run.journal.append("trial", trial=trial.to_json())
+        # Decide on what was written, not on what came: a resumed run reads 12 digits of a float, so this one must.
+        trial = self.run.latest_trial()
+        self.trials[job.key] = trial
+        self._busy.discard(job.key)
+        self.tally.add(trial)
+        self.watch(self.tally.progress(trial))
+        self._break_on(trial)
+        self.after_each()
 
     def close(self) -> None:
         if self._executor is not None:

@@ -126,7 +126,7 @@ class Loop:
                 self._check_replay(asked, candidate)
                 outcome = self._screen(candidate)
                 if outcome is None:
-                    self.conductor.submit(self._job(candidate, 0, None, None))
+                    self._submit(self._job(candidate, 0, None, None))
                     if not own and candidate.id not in self.anchor_of:
                         fresh.add(candidate.id)
                 waiting.append((asked, candidate, outcome))
@@ -134,7 +134,7 @@ class Loop:
             if not waiting:
                 return trials
             number, candidate, outcome = waiting.popleft()
-            trial = outcome or self.conductor.wait((candidate.id, 0, self.settings.seed))
+            trial = outcome or self._wait((candidate.id, 0, self.settings.seed))
             strategy.tell(trial, self._objectives(trial), self._violation(trial))
             if number >= self._told:
                 self.run.journal.append("told", durable=False, n=number, id=candidate.id)
@@ -156,9 +156,9 @@ class Loop:
         keys = []
         for trial in chosen:
             job = self._job(trial.candidate, index, trial, teacher)
-            self.conductor.submit(job)
+            self._submit(job)
             keys.append(job.key)
-        trials = {key[0]: self.conductor.wait(key) for key in keys}
+        trials = {key[0]: self._wait(key) for key in keys}
         return trials
 
     def _carried(self, index: int, below: dict[str, Trial]) -> frozenset[str]:
@@ -188,7 +188,7 @@ class Loop:
             trial = self._reference_at(rung)
             if trial is None:
                 if candidate is not None:
-                    self.conductor.submit(self._job(candidate, rung, below, None))
+                    self._submit(self._job(candidate, rung, below, None))
                 return
             if not trial.ok:
                 raise RunError(f"{self.run.folder}: the reference itself failed: {trial.failure}")
@@ -199,7 +199,19 @@ class Loop:
         candidate = self._reference_candidate()
         if candidate is not None:
             for rung in range(1, len(self.settings.rungs)):
-                self.conductor.wait((candidate.id, rung, self.settings.seed))
+                self._wait((candidate.id, rung, self.settings.seed))
+
+    def _submit(self, job: Job) -> None:
+        """Start `job` unless it is finished or under way."""
+        if self.conductor.expect(job):
+            self.conductor.executor.submit(job)
+
+    def _wait(self, key: tuple[str, int, int]) -> Trial:
+        """The trial of `key`, taking in whatever else finishes meanwhile."""
+        while key not in self.conductor.trials:
+            job, trial, _ = self.conductor.executor.next()
+            self.conductor.take(job, trial)
+        return self.conductor.trials[key]
 
     def _job(self, candidate: Candidate, index: int, below: Trial | None, teacher: Trial | None) -> Job:
         rungs = self.settings.rungs
