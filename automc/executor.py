@@ -146,6 +146,7 @@ class RayExecutor(Generic[J, R]):
         while self._running:
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=_POLL_S)
             if not ready:
+                self._session.require_node()
                 continue
             attempt, number = self._running.pop(ready[0])
             self._idle.append(number)
@@ -293,6 +294,18 @@ class _RaySession:
                     ) from error
         self.open = True
 
+    def require_node(self) -> None:
+        """Raises RunError where no node is left: Ray itself would wait for ever for what runs there."""
+        import ray
+
+        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+            self.open = False  # nothing answers any more; `close` must not wait for it either
+            self._end()
+            raise RunError(
+                "Ray died, and every worker with it (out of memory, or something stopped its processes)",
+                next_step="resume the run; finished trials are kept",
+            )
+
     def close(self) -> None:
         """Stop what was started here."""
         if self.open:
@@ -327,6 +340,8 @@ class _RaySession:
             "PYTHONPATH": os.pathsep.join(_import_folders()),
             "PYTHONWARNINGS": "",
         }
+        for name in ("RAY_CLIENT_MODE", "PYTHONBREAKPOINT"):  # Ray sets them itself, once its nodes are asked for
+            self._environment[name] = os.environ.get(name)
         for name, value in wanted.items():
             self._environment[name] = os.environ.get(name)
             os.environ[name] = value

@@ -288,6 +288,37 @@ def test_interrupting_a_wait_leaves_an_executor_that_closes(tmp_path: Path) -> N
     assert main.wait() == 0
 
 
+def test_a_ray_that_dies_is_an_error_and_no_endless_wait() -> None:
+    """Without the check, `ray.wait` waits for ever: the node that would answer is gone."""
+    script = """
+import psutil, time
+from automc.errors import RunError
+from automc.executor import RayExecutor
+from executor_jobs import Sleeper
+
+executor = RayExecutor(Sleeper(), workers=1)
+executor.submit(300.0)
+time.sleep(1)
+(raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
+raylet.kill()
+try:
+    executor.next()
+except RunError as error:
+    print(error.message, "|", error.next_step)
+executor.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Ray died")
+    assert done.stdout.endswith("resume the run; finished trials are kept\n")
+
+
 def test_an_address_where_no_ray_is_says_so() -> None:
     script = (
         "from automc.errors import RunError\nfrom automc.executor import RayExecutor\n"
