@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -116,44 +117,52 @@ def test_ten_kills_of_the_digits_line_change_nothing(tmp_path: Path, monkeypatch
     config, log, folder = tmp_path / "search.yaml", tmp_path / "log", tmp_path / "killed"
     config.write_text(yaml.safe_dump(raw))
 
-    def text() -> str:
-        path = folder / "journal.jsonl"
-        return path.read_text(errors="replace") if path.is_file() else ""
+    def began(stage: str) -> Callable[[int], bool]:
+        """Whether the process that writes the log from an offset on has come to `stage`."""
+        return lambda offset: stage.encode() in log.read_bytes()[offset:]
 
-    moments: list[tuple[str, Callable[[], bool]]] = [
-        ("main", lambda: (folder / "config.lock.yaml").is_file()),  # then calibration, a few seconds later
-        ("main", lambda: len(trials_on_disk(folder)) >= 1),
-        ("main", lambda: len(trials_on_disk(folder)) >= 4),
-        ("worker", lambda: len(trials_on_disk(folder)) >= 6),
-        ("main", lambda: len(trials_on_disk(folder)) >= 9),
-        ("worker", lambda: len(trials_on_disk(folder)) >= 12),
-        ("main", lambda: '"event":"promoted"' in text()),
-        ("main", lambda: '"rung":2' in text() and len(trials_on_disk(folder)) >= 18),
-        ("main", lambda: '"event":"tested"' in text()),
-        ("main", lambda: (folder / "front.json").is_file() or '"event":"bundle"' in text()),
+    def finished(count: int) -> Callable[[int], bool]:
+        return lambda offset: len(trials_on_disk(folder)) >= count
+
+    def journalled(event: str) -> Callable[[int], bool]:
+        return lambda offset: f'"event":"{event}"' in (folder / "journal.jsonl").read_text(errors="replace")
+
+    # who is killed, the stage of the search it has to be in, and from when on; a random while later, at most `spread` s
+    moments: list[tuple[str, str, Callable[[int], bool], float]] = [
+        ("main", "calibrating", began("calibrating"), 10.0),
+        ("main", "searching", finished(1), 2.0),
+        ("worker", "searching", finished(4), 2.0),
+        ("main", "searching", finished(7), 2.0),
+        ("worker", "searching", finished(10), 2.0),
+        ("main", "searching", finished(13), 2.0),
+        ("main", "measuring", began("timing"), 1.0),
+        ("main", "measuring", journalled("measured"), 0.2),
+        ("main", "bundling", began("writing and verifying"), 0.5),
+        ("main", "bundling", journalled("bundle"), 0.0),
     ]
-    process = begin_or_go_on(config, folder, log)
-    for who, reached in moments:
-        before, later = trials_on_disk(folder), draw.uniform(0.0, 3.0)
-        due: list[float] = []
-
-        def now(reached: Callable[[], bool] = reached, later: float = later, due: list[float] = due) -> bool:
-            if not due and reached():
-                due.append(time.monotonic() + later)
-            return bool(due) and time.monotonic() >= due[0]
-
+    kills: Counter[tuple[str, str]] = Counter()
+    offset, process = 0, begin_or_go_on(config, folder, log)
+    for who, stage, reached, spread in moments:
+        before, deadline = trials_on_disk(folder), time.monotonic() + 600
+        while not reached(offset) or (who == "worker" and not workers_of(process)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0.0, spread))
+        assert process.poll() is None, f"ended before it could be killed {stage}"
+        victim = process if who == "main" else draw.choice(workers_of(process))
+        now = re.findall(r"\] (\w+) \|", log.read_bytes()[offset:].decode())[-1]
+        victim.kill()
+        kills[who, now] += 1
         if who == "worker":
-            deadline = time.monotonic() + 300
-            while not now() or not workers_of(process):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
-            draw.choice(workers_of(process)).kill()
             continue  # the run itself goes on
-        kill_when(process, now, log, 600)
+        process.wait()
         assert trials_on_disk(folder)[: len(before)] == before
-        process = begin_or_go_on(config, folder, log)
+        offset, process = log.stat().st_size, begin_or_go_on(config, folder, log)
     assert process.wait(timeout=900) == 0, log.read_text()
+    print(f"kills by who and stage: {dict(kills)}")
+    wanted = Counter((who, stage) for who, stage, _, _ in moments)
+    assert kills == wanted
     assert started("search", str(config), "--run", str(tmp_path / "whole"), log=log).wait(timeout=900) == 0
     check_same(Run.open(folder), Run.open(tmp_path / "whole"))
     assert started("bundle", "verify", str(folder / "bundle"), log=log).wait(timeout=120) == 0, log.read_text()
