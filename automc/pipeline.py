@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ def apply(
         reason = item.technique.refuses(model)
         if reason is not None:
             raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = item.technique.plan(model, item.params, context)
+        plan = _finite(item.technique.plan(model, item.params, context))
         model = item.technique.apply(model, plan)
         plans.append(plan)
     return Compressed(model, tuple(plans), trained)
@@ -117,7 +118,7 @@ def apply_graph(
         reason = item.technique.refuses(model)
         if reason is not None:
             raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = item.technique.plan(model, item.params, context)
+        plan = _finite(item.technique.plan(model, item.params, context))
         model = item.technique.apply(model, plan)
         plans.append(plan)
         lossless = lossless and isinstance(item.technique, GraphTechnique) and item.technique.lossless
@@ -133,5 +134,25 @@ def _split_budget(resolved: Sequence[Resolved], budget: int) -> Iterator[int]:
         done += share
         upto = round(budget * done / total)
         parts.append(upto - given)
+def _finite(plan: Plan) -> Plan:
+    """The plan as it is. Raises CompressionError where it holds NaN or infinity, which no plan can be stored with."""
+    for where, value in _numbers(plan.model_dump(), ""):
+        if not math.isfinite(value):
+            raise CompressionError(f"{plan.technique}: its plan holds {value} at {where}, which nothing can replay")
+    return plan
+
+
+def _numbers(value: object, where: str) -> Iterator[tuple[str, float]]:
+    """Every float of a nested structure with its path, as facts.errors.conv1."""
+    if isinstance(value, float):
+        yield where.removeprefix("."), value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{where}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{where}.{index}")
+
+
         given = upto
     return iter(parts)

@@ -83,7 +83,7 @@ def test_an_artifact_is_on_disk_before_its_name_is_given_out(tmp_path: Path, mon
     synced, fsync = [], os.fsync
 
     def watched(handle: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
