@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from automc.cost.predictor import Costs, Estimate, Predictor
+    from automc.cost.kernels import Precision
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
     from automc.workloads.workload import SplitName, Workload
@@ -147,7 +148,7 @@ class Evaluator:
         from automc.export import check_parity, export_onnx, onnx_bytes
         from automc.workloads.workload import weights_digest
 
-        context = self.plan_context(job.seed)
+        context = self.plan_context(job.seed, pipeline.final_precision(job.candidate.steps))
         compressed = self._compress(job, context)
         key = None
         if job.rung == 0:
@@ -227,7 +228,8 @@ class Evaluator:
             self._teachers = {name: self.restore(artifacts)[0].eval()}
         return self._teachers[name]
 
-    def plan_context(self, seed: int) -> PlanContext:
+    def plan_context(self, seed: int, precision: Precision) -> PlanContext:
+        """What plans may read. precision: what the candidate's kernels run at in the end; costs are asked in it."""
         from automc.techniques.technique import PlanContext
 
         return PlanContext(
@@ -235,14 +237,15 @@ class Evaluator:
             profile=self.profile,
             task=self.workload.task,
             calibration=lambda: self.workload.split("calibration"),
-            cost=self.cost,
+            cost=lambda model: self.cost(model, precision),
             seed=seed,
         )
 
-    def cost(self, model: nn.Module) -> Costs:
+    def cost(self, model: nn.Module, precision: Precision) -> Costs:
         from automc.cost.graph import graph_from_trace
 
-        return self.predictor.predict(graph_from_trace(model, self.workload.example_inputs()))
+        inputs, scheme = self.workload.example_inputs(), self.profile.int8
+        return self.predictor.predict(graph_from_trace(model, inputs, precision=precision, scheme=scheme))
 
     def scores(self, graph: onnx.ModelProto, split: SplitName) -> np.ndarray:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""

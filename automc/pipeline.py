@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from automc.cost.kernels import Precision
     from automc.recovery.training import RecoveryContext
 
 
@@ -60,6 +61,14 @@ def model_steps(steps: Sequence[Step]) -> list[Resolved]:
 
 def graph_steps(steps: Sequence[Step]) -> list[Resolved]:
     return [item for item in resolve(steps) if item.technique.phase is Phase.GRAPH]
+
+
+def final_precision(steps: Sequence[Step]) -> Precision:
+    """What the kernels run at in the end: as the last GRAPH step that says so declares, else fp32."""
+    for item in reversed(graph_steps(steps)):
+        if isinstance(item.technique, GraphTechnique) and item.technique.precision is not None:
+            return item.technique.precision
+    return "fp32"
 
 
 def apply(
@@ -125,15 +134,6 @@ def apply_graph(
     return model, tuple(plans), lossless
 
 
-def _split_budget(resolved: Sequence[Resolved], budget: int) -> Iterator[int]:
-    """Steps of each recovery in order, by their shares, summing to `budget` exactly."""
-    shares = [float(getattr(item.params, "share", 1.0)) for item in resolved if item.technique.phase is Phase.RECOVERY]
-    total, given, done = sum(shares), 0, 0.0
-    parts = []
-    for share in shares:
-        done += share
-        upto = round(budget * done / total)
-        parts.append(upto - given)
 def _finite(plan: Plan) -> Plan:
     """The plan as it is. Raises CompressionError where it holds NaN or infinity, which no plan can be stored with."""
     for where, value in _numbers(plan.model_dump(), ""):
@@ -154,5 +154,14 @@ def _numbers(value: object, where: str) -> Iterator[tuple[str, float]]:
             yield from _numbers(item, f"{where}.{index}")
 
 
+def _split_budget(resolved: Sequence[Resolved], budget: int) -> Iterator[int]:
+    """Steps of each recovery in order, by their shares, summing to `budget` exactly."""
+    shares = [float(getattr(item.params, "share", 1.0)) for item in resolved if item.technique.phase is Phase.RECOVERY]
+    total, given, done = sum(shares), 0, 0.0
+    parts = []
+    for share in shares:
+        done += share
+        upto = round(budget * done / total)
+        parts.append(upto - given)
         given = upto
     return iter(parts)
