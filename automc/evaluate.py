@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from automc import pipeline
 from automc.candidate import Candidate, canonical_json, digest
 from automc.config import SearchConfig
+from automc.constraints import PREDICTED, needed_of
 from automc.errors import (
     AutomcError,
     CandidateError,
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from automc.cost.predictor import Costs, Estimate, Predictor
     from automc.cost.kernels import Precision
+    from automc.cost.predictor import Costs, Estimate, Predictor
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
     from automc.workloads.workload import SplitName, Workload
@@ -262,22 +263,31 @@ class Evaluator:
         return np.concatenate(parts).astype(np.float64)
 
     def figures(self, graph: onnx.ModelProto, scores: np.ndarray, rung: int) -> dict[Metric, Figure]:
+        """Accuracy, size and predicted costs, which are left out where they are unknown and nothing needs them.
+
+        Raises UnseenOperatorError where an objective, a limit or the rule of choice does.
+        """
         from automc.cost.graph import graph_from_onnx
         from automc.export import onnx_bytes
         from automc.stats import mean_figure
 
-        costs = self.predictor.predict(graph_from_onnx(graph))
         figures: dict[Metric, Figure] = {"accuracy": mean_figure(scores, rung=rung, split="validation")}
-        predicted: dict[Metric, Estimate] = {
-            "latency_ms": costs.latency_ms,
-            "energy_mj": costs.energy_mj,
-            "memory_mb": costs.memory_mb,
-        }
-        for metric, estimate in predicted.items():
-            figures[metric] = Figure(
-                estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
-                rung=rung, coverage=estimate.coverage, source=estimate.source,
-            )  # fmt: skip
+        try:
+            costs = self.predictor.predict(graph_from_onnx(graph))
+        except UnseenOperatorError:
+            if needed_of(self.config) & PREDICTED:
+                raise
+        else:
+            predicted: dict[Metric, Estimate] = {
+                "latency_ms": costs.latency_ms,
+                "energy_mj": costs.energy_mj,
+                "memory_mb": costs.memory_mb,
+            }
+            for metric, estimate in predicted.items():
+                figures[metric] = Figure(
+                    estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
+                    rung=rung, coverage=estimate.coverage, source=estimate.source,
+                )  # fmt: skip
         size = float(len(onnx_bytes(graph)))
         figures["size_bytes"] = Figure(size, size, size, "bytes", "measured", n=1, rung=rung)
         return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from automc.candidate import Candidate
 from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, orders
 from automc.report.svg import STYLE, accuracy_of, change_svg, front_svg, kernels_svg, scatter_svg, trials_svg
 from automc.run import FrontPoint
+from automc.search.fidelity import predicted_ms, rank_correlation
 from automc.trial import Failure, FailureKind, Figure, Metric, Trial
 
 __all__ = ["ReportData", "render_report"]
@@ -212,11 +214,13 @@ def _scatter(data: ReportData) -> Markup | None:
 
 def _effect_rows(found: Sequence[Effect], data: ReportData) -> list[dict[str, object]]:
     extents = {
-        name: max((max(abs(s.low), abs(s.high)) for s in (getattr(effect, name) for effect in found)), default=1.0)
+        name: max((max(abs(s.low), abs(s.high)) for s in (getattr(effect, name) for effect in found) if s), default=1.0)
         for name in ("latency", "size", "accuracy")
     }
 
-    def change(spread: Spread, name: str, digits: str, good_is_negative: bool) -> dict[str, object]:
+    def change(spread: Spread | None, name: str, digits: str, good_is_negative: bool) -> dict[str, object]:
+        if spread is None:
+            return {"middle": "unknown", "range": "", "chart": ""}
         chart = change_svg(spread.middle, spread.low, spread.high, extents[name], good_is_negative)
         bounds = "" if spread.low == spread.high else f"{spread.low:{digits}} to {spread.high:{digits}}"
         return {"middle": f"{spread.middle:{digits}}", "range": bounds, "chart": Markup(chart)}
@@ -278,8 +282,6 @@ def _kernel_label(part: KernelTimes, index: int) -> str:
 
 
 def _rungs(data: ReportData) -> list[dict[str, str]]:
-    from automc.search.fidelity import rank_correlation
-
     rows = []
     keyed = [{trial.candidate.id: trial for trial in trials} for trials in data.rungs]
     for rung, trials in enumerate(data.rungs):
@@ -290,7 +292,7 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
             value = rank_correlation(keyed[rung], keyed[rung + 1], "accuracy")
             correlation = f"{value:.2f} over {shared}" if value is not None else f"unknown ({shared} in both)"
         best = max((trial["accuracy"] for trial in good), key=lambda figure: figure.value, default=None)
-        fastest = min((trial["latency_ms"] for trial in good), key=lambda figure: figure.value, default=None)
+        fastest = min((predicted_ms(trial) for trial in good), default=math.inf)
         best_cell = _cell(best)
         rows.append(
             {
@@ -299,7 +301,7 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
                 "evaluated": str(len(trials)),
                 "failed": str(len(trials) - len(good)),
                 "best": best_cell["value"] if best_cell else "none",
-                "fastest": f"{fastest.value:#.3g}" if fastest else "none",
+                "fastest": f"{fastest:#.3g}" if math.isfinite(fastest) else "unknown" if good else "none",
                 "correlation": correlation,
             }
         )
@@ -339,7 +341,7 @@ def _named(data: ReportData) -> dict[str, str]:
 
 def _trials(top: Sequence[Trial], data: ReportData) -> list[dict[str, object]]:
     chosen = data.chosen.trial.candidate.id if data.chosen else None
-    good = sorted((t for t in top if t.ok), key=lambda trial: trial["latency_ms"].value)
+    good = sorted((t for t in top if t.ok), key=predicted_ms)
     rows = []
     for trial in [*good, *(t for t in top if not t.ok)]:
         identity = trial.candidate.id

@@ -170,9 +170,13 @@ def _accuracy_label(metric: str, figures: Sequence[Figure]) -> str:
 
 
 def trials_svg(trials: Sequence[Trial], marked: Mapping[str, str], *, metric: str = "accuracy") -> str:
-    """Every successful trial of one rung: predicted latency against accuracy. marked: candidate id to its label."""
+    """Every successful trial of one rung: predicted latency, where it is known, against accuracy.
+
+    marked: candidate id to its label.
+    """
     width, height = 880.0, 330.0
-    good = [trial for trial in trials if trial.ok]
+    good = [trial for trial in trials if trial.ok and "latency_ms" in (trial.figures or {})]
+    unknown = sum(trial.ok for trial in trials) - len(good)
     figures = [trial["accuracy"] for trial in good]
     x = Scale.around([trial["latency_ms"].value for trial in good] or [0.0, 1.0], 70, width - 24)
     y = Scale.around([_points(figure, figure.value) for figure in figures] or [0.0, 1.0], height - 62, 44)
@@ -188,6 +192,7 @@ def trials_svg(trials: Sequence[Trial], marked: Mapping[str, str], *, metric: st
         spots.append((px, py))
     parts += _labels(names, spots, (x.start, y.end, x.end, y.start))
     described = f"{len(good)} candidates at the same fidelity"
+    described += f"; {unknown} of unknown latency are not drawn" if unknown else ""
     return svg(width, height, "Every candidate at the top rung", described, parts)
 
 

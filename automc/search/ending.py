@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from automc.search.setup import Prepared
 
 GOLDEN_SAMPLES = 4
+UNPREDICTED = (
+    "No cost could be predicted: the profile was never calibrated for an operator of this network. "
+    "Latency is measured; energy and memory are unknown."
+)
 
 
 def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
@@ -152,6 +156,7 @@ def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> B
             metric=workload.task.metric,
             notice=workload.licence_notice,
             summary=f"{workload.name} compressed by: {trial.candidate}",
+            limits=() if predicted else (UNPREDICTED,),
         ),
     )
 
@@ -165,7 +170,9 @@ def _promises(point: FrontPoint) -> tuple[dict[Metric, Figure], dict[Metric, Fig
         "latency_ms": figures["latency_ms"],
         "size_bytes": figures["size_bytes"],
     }
-    predicted: dict[Metric, Figure] = {"latency_ms": figures["predicted_latency_ms"]}
+    predicted: dict[Metric, Figure] = {}
+    if "predicted_latency_ms" in figures:
+        predicted["latency_ms"] = figures["predicted_latency_ms"]
     costs: tuple[Metric, ...] = ("energy_mj", "memory_mb")
     for metric in costs:
         if metric in figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,16 +55,26 @@ def promoted(
 def best_of_group(anchor: Anchor, trials: Mapping[str, Trial], reference: Trial, max_drop: float) -> str | None:
     """Candidate id of the anchor group's best member at one rung; None where every member failed.
 
-    Best is the fastest within `max_drop` points below the reference at the same rung, else the most accurate.
+    Best is the fastest within `max_drop` points below the reference at the same rung (the smallest, where no latency is
+    known), else the most accurate.
     """
     members = [trials[c.id] for c in anchor.candidates if c.id in trials and trials[c.id].ok]
     if not members:
         return None
     floor = reference["accuracy"].value - max_drop / 100
     close = [trial for trial in members if trial["accuracy"].value >= floor]
+    timed = [trial for trial in close if math.isfinite(predicted_ms(trial))]
+    if timed:
+        return min(timed, key=predicted_ms).candidate.id
     if close:
-        return min(close, key=lambda trial: trial["latency_ms"].value).candidate.id
+        return min(close, key=lambda trial: trial["size_bytes"].value).candidate.id
     return max(members, key=lambda trial: trial["accuracy"].value).candidate.id
+
+
+def predicted_ms(trial: Trial) -> float:
+    """Latency of a successful trial, to put trials in order: infinite, so last, where it is unknown."""
+    figure = (trial.figures or {}).get("latency_ms")
+    return math.inf if figure is None else figure.value
 
 
 def rank_correlation(lower: Mapping[str, Trial], upper: Mapping[str, Trial], metric: Metric) -> float | None:

@@ -139,7 +139,8 @@ def points_of(
     for trial in finalists:
         timing = timings[trial.candidate.id]
         figures: dict[str, Figure] = {str(name): figure for name, figure in (trial.figures or {}).items()}
-        figures["predicted_latency_ms"] = figures["latency_ms"]
+        if "latency_ms" in figures:
+            figures["predicted_latency_ms"] = figures["latency_ms"]
         figures["latency_ms"] = _measured(timing["p10_ms"], min(timing["passes_ms"]), max(timing["passes_ms"]), timing)
         figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)
         figures["speedup"] = Figure(

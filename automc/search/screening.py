@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from automc import pipeline
 from automc.candidate import Candidate, Step
-from automc.constraints import Limit
+from automc.constraints import PREDICTED, Limit
 from automc.errors import CompressionError, InfeasibleCandidate, UnseenOperatorError
 from automc.techniques.technique import Phase
 from automc.trial import Failure, Metric
@@ -25,7 +25,7 @@ REMEMBERED = 64  # networks kept by what made them (precision, steps); a chain d
 
 @dataclass(frozen=True)
 class Screened:
-    """Predicted costs, or why the candidate goes no further; never both, never neither."""
+    """Predicted costs, or why the candidate goes no further; neither where costs are unknown and nothing needs them."""
 
     costs: Costs | None = None
     failure: Failure | None = None
@@ -35,7 +35,7 @@ class Screener:
     """Callable on candidates, in order; the same answer for the same candidate, whenever it is asked."""
 
     def __init__(self, evaluator: Evaluator, limits: Sequence[Limit], seed: int, needed: frozenset[Metric]) -> None:
-        """needed: metrics that objectives or limits rest on; a candidate whose costs are unknown lacks them."""
+        """needed: metrics without which a candidate cannot be judged; one whose costs are unknown lacks them."""
         self._evaluator = evaluator
         self._limits = limits
         self._seed = seed
@@ -73,9 +73,7 @@ class Screener:
         except CompressionError as error:
             return Screened(failure=Failure("compression", error.message))
         except UnseenOperatorError as error:
-            if self._needed & {"latency_ms", "energy_mj", "memory_mb"}:
-                return Screened(failure=Failure("unknown_cost", error.message))
-            raise
+            return Screened(failure=Failure("unknown_cost", error.message) if self._needed & PREDICTED else None)
         for limit in self._limits:
             estimate = _estimate(costs, limit.metric)
             if estimate is not None and limit.certainly_broken(estimate):

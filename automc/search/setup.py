@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from automc.constraints import Limit, limits_of
+from automc.constraints import Limit, limits_of, needed_of
 from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
 from automc.evaluate import Evaluator, SelfScored, evaluator_of
 from automc.run import Run
@@ -77,8 +77,7 @@ def prepare(run: Run, watch: Watcher) -> Prepared:
     _lock_profile(run, watch)
     evaluator = Evaluator(config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
     _measure_baseline(run, evaluator, watch)
-    needed = frozenset(config.objectives) | {limit.metric for limit in limits}
-    return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed))
+    return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed_of(config)))
 
 
 def _lock_space(run: Run, space: SearchSpace) -> None:
