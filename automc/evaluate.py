@@ -271,7 +271,8 @@ class Evaluator:
         from automc.export import onnx_bytes
         from automc.stats import mean_figure
 
-        figures: dict[Metric, Figure] = {"accuracy": mean_figure(scores, rung=rung, split="validation")}
+        accuracy = mean_figure(scores, rung=rung, split="validation", direction=self.workload.task.direction)
+        figures: dict[Metric, Figure] = {"accuracy": accuracy}
         try:
             costs = self.predictor.predict(graph_from_onnx(graph))
         except UnseenOperatorError:

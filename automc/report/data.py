@@ -74,7 +74,7 @@ class Effect:
     """What adding `technique` changed, over `pairs` of candidates of one rung that differ in it alone.
 
     latency, size: per cent of the candidate without it (negative is less); latency is None where no pair's is known.
-    accuracy: points (of the metric) gained.
+    accuracy: points (of the metric) more than without it, which is worse where the metric is an error.
     """
 
     technique: str
@@ -131,8 +131,8 @@ def orders(rungs: Sequence[Sequence[Trial]]) -> list[list[Trial]]:
 
 
 def points(figure: Figure) -> float:
-    """The value in points: hundredths where the figure is a fraction, as it is otherwise."""
-    return 100 * figure.value if figure.unit == "fraction" else figure.value
+    """The value in points: hundredths where the figure is a fraction or an error, as it is otherwise."""
+    return 100 * figure.value if figure.unit == "fraction" or figure.direction == "min" else figure.value
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,20 @@ def _drop_words(point: FrontPoint) -> str:
     if drop is None:
         return "accuracy unknown"
     if drop.low <= 0 <= drop.high:
-        return "at an accuracy that ties with the reference"
-    return f"{abs(drop.value):.1f} points {'below' if drop.value > 0 else 'above'} the reference"
+        return f"at an {'error' if is_error(point) else 'accuracy'} that ties with the reference"
+    return f"{abs(drop.value):.1f} points {side(point, drop)} the reference"
+
+
+def is_error(point: FrontPoint) -> bool:
+    """Whether the figure called accuracy is an error, of which less is better."""
+    return point.figures["accuracy"].direction == "min"
+
+
+def side(point: FrontPoint, drop: Figure) -> str:
+    """On which side of the reference a drop lies: a worse accuracy is below it, a worse error is not."""
+    if is_error(point):
+        return "worse than" if drop.value > 0 else "better than"
+    return "below" if drop.value > 0 else "above"
 
 
 def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[str]:
@@ -189,13 +201,13 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         )
     drop = _drop_of(chosen)
     if drop is not None:
-        side = "below" if drop.value > 0 else "above"
+        noun, where = ("The error", "is") if is_error(chosen) else ("Accuracy", "lies")
         said.append(
-            f"Accuracy on the {drop.split} split is the reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, "
+            f"{noun} on the {drop.split} split is the reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, "
             f"paired over n {drop.n})."
             if drop.value == 0
-            else f"Accuracy on the {drop.split} split lies {abs(drop.value):.2f} points {side} the reference's "
-            f"(drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
+            else f"{noun} on the {drop.split} split {where} {abs(drop.value):.2f} points {side(chosen, drop)} the "
+            f"reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
         )
     if "size_bytes" in chosen.figures and "size_bytes" in reference.figures:
         ratio = reference.figures["size_bytes"].value / chosen.figures["size_bytes"].value

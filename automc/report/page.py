@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,11 +13,11 @@ import jinja2
 from markupsafe import Markup
 
 from automc.candidate import Candidate
-from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, orders
+from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, is_error, orders, side
 from automc.report.svg import STYLE, accuracy_of, change_svg, front_svg, kernels_svg, scatter_svg, trials_svg
 from automc.run import FrontPoint
 from automc.search.fidelity import predicted_ms, rank_correlation
-from automc.trial import Failure, FailureKind, Figure, Metric, Trial
+from automc.trial import Failure, FailureKind, Figure, Metric, Trial, to_minimise
 
 __all__ = ["ReportData", "render_report"]
 
@@ -41,7 +42,7 @@ CLAIMS = {
 
 LIMITS: dict[Metric, str] = {
     "accuracy": "accuracy at most {:g}",
-    "drop_points": "at most {:g} points below the reference",
+    "drop_points": "at most {:g} points worse than the reference",
     "latency_ms": "latency at most {:g} ms",
     "energy_mj": "energy at most {:g} mJ",
     "memory_mb": "memory at most {:g} MB",
@@ -142,7 +143,7 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
         detail = f"{speedup.low:.2f} to {speedup.high:.2f}, interleaved medians"
         tiles.append({"value": f"{speedup.value:.2f} times", "label": "as fast as the reference", "detail": detail})
     if drop is not None:
-        label = f"points {'below' if drop.value >= 0 else 'above'} the reference"
+        label = "points " + ("below" if drop.value == 0 else side(data.chosen, drop)) + " the reference"
         detail = f"drop {drop.low:+.2f} to {drop.high:+.2f}, {drop.split} split, n {drop.n}"
         tiles.append({"value": f"{abs(drop.value):.2f}", "label": label, "detail": detail})
     if size is not None:
@@ -232,7 +233,7 @@ def _effect_rows(found: Sequence[Effect], data: ReportData) -> list[dict[str, ob
             "pairs": effect.pairs,
             "latency": change(effect.latency, "latency", "+.1f", True),
             "size": change(effect.size, "size", "+.1f", True),
-            "accuracy": change(effect.accuracy, "accuracy", "+.2f", False),
+            "accuracy": change(effect.accuracy, "accuracy", "+.2f", any(map(is_error, data.points))),
             "claim": _claim(data.saves.get(effect.technique)),
         }
         for effect in found
@@ -291,7 +292,7 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
             shared = len([key for key in keyed[rung] if key in keyed[rung + 1] and keyed[rung + 1][key].ok])
             value = rank_correlation(keyed[rung], keyed[rung + 1], "accuracy")
             correlation = f"{value:.2f} over {shared}" if value is not None else f"unknown ({shared} in both)"
-        best = max((trial["accuracy"] for trial in good), key=lambda figure: figure.value, default=None)
+        best = min((trial["accuracy"] for trial in good), key=partial(to_minimise, "accuracy"), default=None)
         fastest = min((predicted_ms(trial) for trial in good), default=math.inf)
         best_cell = _cell(best)
         rows.append(

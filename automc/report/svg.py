@@ -148,7 +148,8 @@ def front_svg(points: Sequence[FrontPoint], *, metric: str = "accuracy", standal
     label = f"Latency, ms ({'measured, 10th percentile' if measured else 'predicted'})"
     parts += axes(x, y, label, _accuracy_label(metric, accuracies))
     spots = [(x(f.value), y(_points(a, a.value))) for f, a in zip(latencies, accuracies, strict=True)]
-    parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front]))
+    down = any(figure.direction == "min" for figure in accuracies)
+    parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front], down))
     for (px, py), latency, accuracy in zip(spots, latencies, accuracies, strict=True):
         parts.append(line(px, y(_points(accuracy, accuracy.low)), px, y(_points(accuracy, accuracy.high)), "whisker"))
         parts.append(line(x(latency.low), py, x(latency.high), py, "whisker"))
@@ -215,11 +216,11 @@ def _marker(point: FrontPoint, x: float, y: float, tip: str) -> str:
     return (dot(x, y, 11, "ring") if point.chosen else "") + shape
 
 
-def _stair(spots: Sequence[tuple[float, float]]) -> str:
-    """Steps through what no other spot beats in these two dimensions (further left and higher, in SVG units)."""
+def _stair(spots: Sequence[tuple[float, float]], down: bool) -> str:
+    """Steps through what no other spot beats: further left and higher, or lower where the metric is better `down`."""
     kept: list[tuple[float, float]] = []
-    for px, py in sorted(spots):
-        if not kept or py < kept[-1][1]:
+    for px, py in sorted(spots, key=lambda spot: (spot[0], -spot[1] if down else spot[1])):
+        if not kept or (py > kept[-1][1] if down else py < kept[-1][1]):
             kept.append((px, py))
     if len(kept) < 2:
         return ""

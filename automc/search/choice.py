@@ -8,7 +8,7 @@ from automc.config import Constraints, Rule
 from automc.constraints import Limit, Verdict, limits_of
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.run import FrontPoint
-from automc.trial import Metric
+from automc.trial import Metric, to_minimise
 
 _RULES: dict[str, tuple[Metric, ...]] = {
     "fastest": ("latency_ms",),
@@ -43,11 +43,8 @@ def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constrai
         )
     if rule == "knee":
         return _knee(known)
-    return min(known, key=lambda point: (_to_minimise(point, _RULES[rule][0]), point.trial.candidate.id))
-
-
-def _to_minimise(point: FrontPoint, metric: Metric) -> float:
-    return -point.figures[metric].value if metric == "accuracy" else point.figures[metric].value
+    (metric,) = _RULES[rule]
+    return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), point.trial.candidate.id))
 
 
 def _met(point: FrontPoint, limits: Sequence[Limit]) -> bool:
@@ -61,8 +58,8 @@ def _knee(points: Sequence[FrontPoint]) -> FrontPoint:
         low, span = min(values), max(values) - min(values)
         return [0.0 if span == 0 else (value - low) / span for value in values]
 
-    latency = scaled([_to_minimise(point, "latency_ms") for point in points])
-    loss = scaled([_to_minimise(point, "accuracy") for point in points])
+    latency = scaled([point.figures["latency_ms"].value for point in points])
+    loss = scaled([to_minimise("accuracy", point.figures["accuracy"]) for point in points])
     distance = [x * x + y * y for x, y in zip(latency, loss, strict=True)]
     return points[distance.index(min(distance))]
 

@@ -19,7 +19,7 @@ from automc.search.fidelity import distinct, objectives_of
 from automc.search.finalists import points_of, remeasure, score_test_split, select, with_drop
 from automc.search.progress import Progress, Watcher
 from automc.search.provenance import write_provenance
-from automc.trial import Figure, Metric, Trial
+from automc.trial import Figure, Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
@@ -77,7 +77,7 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
     trials = distinct(ended.rungs[-1].values())
     if not trials:
         return []
-    best = max(trial["accuracy"].value for trial in trials)
+    best = min(to_minimise("accuracy", trial["accuracy"]) for trial in trials)
     mask = non_dominated([objectives_of(trial, run.config.objectives) for trial in trials])
     points = [
         FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, best))
@@ -87,8 +87,8 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
 
 
 def _scored_figures(trial: Trial, best: float) -> dict[str, Figure]:
-    """The trial's figures with `drop_points` counted from the `best` accuracy seen: there is no reference."""
-    drop = 100 * (best - trial["accuracy"].value)
+    """The trial's figures with `drop_points` counted from the `best` accuracy seen (as compared): no reference here."""
+    drop = 100 * (to_minimise("accuracy", trial["accuracy"]) - best)
     return {
         **{str(name): figure for name, figure in (trial.figures or {}).items()},
         "drop_points": Figure(drop, drop, drop, "points", "measured", n=1, rung=trial.rung),

@@ -45,11 +45,6 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     get_strategy(config.search.strategy)
     if isinstance(workload, SelfScored):
         return
-    if workload.task.direction != "max":
-        raise ConfigError(
-            f"workload {workload.name}: its metric {workload.task.metric} is to be minimised, and the search maximises",
-            next_step="give a task whose metric grows with quality",
-        )
     if all(anchor.name != "reference" for anchor in space.anchors):
         raise ConfigError(
             f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",

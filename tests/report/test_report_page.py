@@ -94,7 +94,7 @@ def test_every_chart_is_xml_with_a_title_and_a_description(page: str) -> None:
         "energy per MAC and per byte, no counter is readable here",
         "resnet, mobilenet, vgg",
         "1.00 over 7",  # rank correlation of rung 0 with rung 1
-        "at most 1 points below the reference",
+        "at most 1 points worse than the reference",
         "nothing is said of them: fine_tune, tucker",
         "+3.0\u00a0%",  # the sample predicts 3 % too much
         "Conv int8 32×16×16",

@@ -208,11 +208,14 @@ def check_accuracy(folder: Path, runner: ModuleType, expected: Mapping[str, Any]
     value = scale * float(np.mean(values))
     low, high = (scale * bound for bound in interval(values, metric == "accuracy"))
     delivered = {"value": value, "low": low, "high": high, "n": len(y), "unit": promised["unit"], "kind": "measured"}
-    shown = f"delivered {value:.4f} (n {len(y)}, 95 % interval {low:.4f} to {high:.4f}), "
-    shown += f"promised {promised['value']:.4f} ({promised['low']:.4f} to {promised['high']:.4f}, "
+    form = ".4f" if metric == "accuracy" else ".4g"
+    shown = f"delivered {value:{form}} (n {len(y)}, 95 % interval {low:{form}} to {high:{form}}), "
+    shown += f"promised {promised['value']:{form}} ({promised['low']:{form}} to {promised['high']:{form}}, "
     shown += f"n {promised.get('n')}, {promised.get('split')} split)"
-    slack = scale * expected["accuracy_tolerance"]
-    sign = 1.0 if metric == "accuracy" else -1.0  # of an error, less is better
+    if promised.get("direction") == "min":  # of an error, less is better, and its size has no scale but its own
+        sign, slack = -1.0, abs(promised["value"]) * expected["accuracy_tolerance"]
+    else:
+        sign, slack = 1.0, scale * expected["accuracy_tolerance"]
     if same:
         fine, why = sign * (value - promised["value"]) >= -slack, f"the very samples of the promise, {slack:g} allowed"
     else:
