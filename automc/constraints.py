@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from automc.trial import Figure, Metric
 
 if TYPE_CHECKING:
-    from automc.config import Constraints
+    from automc.config import Constraints, SearchConfig
+
+PREDICTED: frozenset[Metric] = frozenset({"latency_ms", "energy_mj", "memory_mb"})
+"""Costs that a predictor says, all of them or none: one operator it was not calibrated for leaves every sum unknown."""
 
 
 class Verdict(Enum):
@@ -63,6 +66,15 @@ def limits_of(constraints: Constraints) -> tuple[Limit, ...]:
     }
     values = ((metric, getattr(constraints, key)) for key, metric in metrics.items())
     return tuple(Limit(metric, float(value)) for metric, value in values if value is not None)
+
+
+def needed_of(config: SearchConfig) -> frozenset[Metric]:
+    """Metrics that objectives, limits or the rule of choice rest on: a candidate without one of them cannot be judged.
+
+    Rules by latency rest on the measured one, which every finalist has.
+    """
+    by_rule: frozenset[Metric] = frozenset({"energy_mj"} if config.choose == "lowest_energy" else ())
+    return frozenset(config.objectives) | {limit.metric for limit in limits_of(config.constraints)} | by_rule
 
 
 def judge_all(limits: tuple[Limit, ...], figures: Mapping[Metric, Figure]) -> dict[Metric, Verdict]:

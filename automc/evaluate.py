@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from automc import pipeline
 from automc.candidate import Candidate, canonical_json, digest
 from automc.config import SearchConfig
+from automc.constraints import PREDICTED, needed_of
 from automc.errors import (
     AutomcError,
     CandidateError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from automc.cost.kernels import Precision
     from automc.cost.predictor import Costs, Estimate, Predictor
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
@@ -147,7 +149,7 @@ class Evaluator:
         from automc.export import check_parity, export_onnx, onnx_bytes
         from automc.workloads.workload import weights_digest
 
-        context = self.plan_context(job.seed)
+        context = self.plan_context(job.seed, pipeline.final_precision(job.candidate.steps))
         compressed = self._compress(job, context)
         key = None
         if job.rung == 0:
@@ -227,7 +229,8 @@ class Evaluator:
             self._teachers = {name: self.restore(artifacts)[0].eval()}
         return self._teachers[name]
 
-    def plan_context(self, seed: int) -> PlanContext:
+    def plan_context(self, seed: int, precision: Precision) -> PlanContext:
+        """What plans may read. precision: what the candidate's kernels run at in the end; costs are asked in it."""
         from automc.techniques.technique import PlanContext
 
         return PlanContext(
@@ -235,14 +238,15 @@ class Evaluator:
             profile=self.profile,
             task=self.workload.task,
             calibration=lambda: self.workload.split("calibration"),
-            cost=self.cost,
+            cost=lambda model: self.cost(model, precision),
             seed=seed,
         )
 
-    def cost(self, model: nn.Module) -> Costs:
+    def cost(self, model: nn.Module, precision: Precision) -> Costs:
         from automc.cost.graph import graph_from_trace
 
-        return self.predictor.predict(graph_from_trace(model, self.workload.example_inputs()))
+        inputs, scheme = self.workload.example_inputs(), self.profile.int8
+        return self.predictor.predict(graph_from_trace(model, inputs, precision=precision, scheme=scheme))
 
     def scores(self, graph: onnx.ModelProto, split: SplitName) -> np.ndarray:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""
@@ -259,22 +263,32 @@ class Evaluator:
         return np.concatenate(parts).astype(np.float64)
 
     def figures(self, graph: onnx.ModelProto, scores: np.ndarray, rung: int) -> dict[Metric, Figure]:
+        """Accuracy, size and predicted costs, which are left out where they are unknown and nothing needs them.
+
+        Raises UnseenOperatorError where an objective, a limit or the rule of choice does.
+        """
         from automc.cost.graph import graph_from_onnx
         from automc.export import onnx_bytes
         from automc.stats import mean_figure
 
-        costs = self.predictor.predict(graph_from_onnx(graph))
-        figures: dict[Metric, Figure] = {"accuracy": mean_figure(scores, rung=rung, split="validation")}
-        predicted: dict[Metric, Estimate] = {
-            "latency_ms": costs.latency_ms,
-            "energy_mj": costs.energy_mj,
-            "memory_mb": costs.memory_mb,
-        }
-        for metric, estimate in predicted.items():
-            figures[metric] = Figure(
-                estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
-                rung=rung, coverage=estimate.coverage, source=estimate.source,
-            )  # fmt: skip
+        accuracy = mean_figure(scores, rung=rung, split="validation", direction=self.workload.task.direction)
+        figures: dict[Metric, Figure] = {"accuracy": accuracy}
+        try:
+            costs = self.predictor.predict(graph_from_onnx(graph))
+        except UnseenOperatorError:
+            if needed_of(self.config) & PREDICTED:
+                raise
+        else:
+            predicted: dict[Metric, Estimate] = {
+                "latency_ms": costs.latency_ms,
+                "energy_mj": costs.energy_mj,
+                "memory_mb": costs.memory_mb,
+            }
+            for metric, estimate in predicted.items():
+                figures[metric] = Figure(
+                    estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
+                    rung=rung, coverage=estimate.coverage, source=estimate.source,
+                )  # fmt: skip
         size = float(len(onnx_bytes(graph)))
         figures["size_bytes"] = Figure(size, size, size, "bytes", "measured", n=1, rung=rung)
         return figures

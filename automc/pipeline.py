@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from automc.cost.kernels import Precision
     from automc.recovery.training import RecoveryContext
 
 
@@ -61,6 +63,14 @@ def graph_steps(steps: Sequence[Step]) -> list[Resolved]:
     return [item for item in resolve(steps) if item.technique.phase is Phase.GRAPH]
 
 
+def final_precision(steps: Sequence[Step]) -> Precision:
+    """What the kernels run at in the end: as the last GRAPH step that says so declares, else fp32."""
+    for item in reversed(graph_steps(steps)):
+        if isinstance(item.technique, GraphTechnique) and item.technique.precision is not None:
+            return item.technique.precision
+    return "fp32"
+
+
 def apply(
     base: nn.Module, steps: Sequence[Step], context: PlanContext, recovery: RecoveryContext | None, budget: int
 ) -> Compressed:
@@ -83,7 +93,7 @@ def apply(
         reason = item.technique.refuses(model)
         if reason is not None:
             raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = item.technique.plan(model, item.params, context)
+        plan = _finite(item.technique.plan(model, item.params, context))
         model = item.technique.apply(model, plan)
         plans.append(plan)
     return Compressed(model, tuple(plans), trained)
@@ -117,11 +127,31 @@ def apply_graph(
         reason = item.technique.refuses(model)
         if reason is not None:
             raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = item.technique.plan(model, item.params, context)
+        plan = _finite(item.technique.plan(model, item.params, context))
         model = item.technique.apply(model, plan)
         plans.append(plan)
         lossless = lossless and isinstance(item.technique, GraphTechnique) and item.technique.lossless
     return model, tuple(plans), lossless
+
+
+def _finite(plan: Plan) -> Plan:
+    """The plan as it is. Raises CompressionError where it holds NaN or infinity, which no plan can be stored with."""
+    for where, value in _numbers(plan.model_dump(), ""):
+        if not math.isfinite(value):
+            raise CompressionError(f"{plan.technique}: its plan holds {value} at {where}, which nothing can replay")
+    return plan
+
+
+def _numbers(value: object, where: str) -> Iterator[tuple[str, float]]:
+    """Every float of a nested structure with its path, as facts.errors.conv1."""
+    if isinstance(value, float):
+        yield where.removeprefix("."), value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{where}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{where}.{index}")
 
 
 def _split_budget(resolved: Sequence[Resolved], budget: int) -> Iterator[int]:

@@ -33,21 +33,29 @@ class ArtifactStore:
         self.folder = folder
 
     def put(self, content: bytes) -> str:
-        """Store `content`; returns its sha256 (hex)."""
+        """Store `content`, durably: once its sha256 (hex) is returned, it survives a power failure.
+
+        A file of that name whose content is damaged is written again. Raises RunError where it cannot be written.
+        """
         name = hashlib.sha256(content).hexdigest()
         path = self.folder / name
-        if not path.exists():
-            part = path.with_name(f".{name}.{os.getpid()}.part")
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                part.write_bytes(content)
-                part.replace(path)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise RunError(
-                    f"{path}: cannot be written: {error.strerror}",
-                    next_step=f"make room, then: automc resume {self.folder.parent}",
-                ) from error
+        part = path.with_name(f".{name}.{os.getpid()}.part")
+        try:
+            if _digest_of(path) == name:
+                return name
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+            _sync_folder(self.folder)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise RunError(
+                f"{path}: cannot be written: {error.strerror}",
+                next_step=f"make room, then: automc resume {self.folder.parent}",
+            ) from error
         return name
 
     def get(self, name: str) -> bytes:
@@ -240,6 +248,24 @@ class Run:
                 f"{self.folder}: another process is running it",
                 next_step="wait for it, or give another folder: --run DIR",
             ) from error
+
+
+def _digest_of(path: Path) -> str | None:
+    """sha256 (hex) of the file, None where there is none."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last: its entry is on disk only once the folder itself is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def open_run(folder: Path | str) -> Run:

@@ -11,6 +11,9 @@ from pydantic import JsonValue
 from automc.candidate import Candidate
 
 FailureKind = Literal["infeasible", "screened", "compression", "diverged", "export", "parity", "budget", "unknown_cost"]
+Direction = Literal["max", "min"]
+"""What is better of a task's metric: more (a share of right answers) or less (an error)."""
+
 Metric = Literal["accuracy", "drop_points", "latency_ms", "energy_mj", "memory_mb", "size_bytes"]
 
 
@@ -22,6 +25,7 @@ class Figure:
     n: samples or timed runs behind a measured figure; None for a prediction.
     rung: fidelity it was obtained at. split: data split, for accuracy.
     coverage: share (0 to 1) of a predicted cost that lies within the calibrated range.
+    direction: "min" where the figure called accuracy is an error; None for every other accuracy, and for costs.
     """
 
     value: float
@@ -34,9 +38,15 @@ class Figure:
     split: str | None = None
     coverage: float | None = None
     source: str | None = None
+    direction: Literal["min"] | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
         return {key: value for key, value in self.__dict__.items() if value is not None}
+
+
+def to_minimise(metric: str, figure: Figure) -> float:
+    """The value as every comparison takes it, less being better: an accuracy is negated unless it is an error."""
+    return -figure.value if metric == "accuracy" and figure.direction != "min" else figure.value
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,16 @@ from automc.cost.energy import EnergyModel
 from automc.cost.fit import Observation, fit
 from automc.cost.kernels import KernelGraph
 from automc.cost.tiles import Machine
-from automc.profiles import HardwareProfile, calibration_text, save_profile
+from automc.profiles import Fingerprint, HardwareProfile, calibration_text, save_profile
 
 
-def save_made_up(folder: Path, graphs: Sequence[KernelGraph], name: str = "paper") -> HardwareProfile:
-    """Writes profile.yaml and calibration.json: each of `graphs` takes 1 ms per million MACs, plus 0.1 ms."""
+def save_made_up(
+    folder: Path, graphs: Sequence[KernelGraph], name: str = "paper", fingerprint: Fingerprint | None = None
+) -> HardwareProfile:
+    """Writes profile.yaml and calibration.json: each of `graphs` takes 1 ms per million MACs, plus 0.1 ms.
+
+    fingerprint: of the device it claims to be; by default of none there is.
+    """
     machine = Machine(block=16, cache_bytes=1 << 20)
     found = fit([Observation(graph, 0.1 + graph.macs / 1e6) for graph in graphs], machine)
     calibration = Calibration(
@@ -41,6 +46,9 @@ def save_made_up(folder: Path, graphs: Sequence[KernelGraph], name: str = "paper
     )
     stored = calibration.as_json()
     digest = hashlib.sha256(calibration_text(stored).encode()).hexdigest()
-    made = paper_profile().model_copy(update={"name": name, "calibration_digest": digest})
+    told = paper_profile()
+    made = told.model_copy(
+        update={"name": name, "calibration_digest": digest, "fingerprint": fingerprint or told.fingerprint}
+    )
     save_profile(made, stored, folder)
     return made

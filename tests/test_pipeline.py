@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import pytest
 import torch
 from example_networks import context, network
 from tiny_workload import two_clouds
+from torch import nn
 
 from automc import pipeline
 from automc.candidate import Candidate, Step
-from automc.errors import ConfigError, InfeasibleCandidate
+from automc.errors import CompressionError, ConfigError, InfeasibleCandidate
 from automc.recovery.recipe import Recipe
 from automc.recovery.training import RecoveryContext
+from automc.techniques import registry
 from automc.techniques.plan import Plan
+from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 
 def test_budgets_are_shared_by_share_and_sum_exactly() -> None:
@@ -72,3 +78,28 @@ def test_a_candidate_survives_json_and_keeps_its_id() -> None:
     assert Candidate.from_json(candidate.to_json()) == candidate
     assert candidate.id == Candidate((Step.of("depth_pruning", ratio=0.3), Step.of("int8_ptq"))).id
     assert candidate.id != Candidate(candidate.steps[::-1]).id
+
+
+class Careless(ModelTechnique[Params]):
+    """Changes nothing and states a ratio that it found by dividing by zero."""
+
+    name = "careless"
+    params = Params
+    found: ClassVar[float] = math.nan
+
+    def plan(self, model: nn.Module, params: Params, context: PlanContext) -> Plan:
+        return Plan(technique=self.name, facts={"sound": 1.0, "errors": {"conv1": [0.5, self.found]}})
+
+    def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
+        return model
+
+
+@pytest.mark.parametrize("found", [math.nan, math.inf, -math.inf])
+def test_a_plan_that_holds_no_number_where_one_belongs_fails_its_candidate(
+    monkeypatch: pytest.MonkeyPatch, found: float
+) -> None:
+    known = {**registry._modules(), "careless": f"{__name__}:Careless"}
+    monkeypatch.setattr(registry, "_modules", lambda: known)
+    monkeypatch.setattr(Careless, "found", found)
+    with pytest.raises(CompressionError, match=rf"careless: its plan holds {found} at facts\.errors\.conv1\.1"):
+        pipeline.apply(network("residual"), [Step.of("careless")], context(), None, 0)

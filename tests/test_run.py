@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,30 @@ def test_an_artifact_is_stored_once_and_checked_on_reading(tmp_path: Path) -> No
         store.get(name)
     with pytest.raises(RunError, match="missing"):
         store.get("0" * 64)
+
+
+def test_an_artifact_is_on_disk_before_its_name_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+
+    def watched(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store = ArtifactStore(tmp_path / "artifacts")
+    name = store.put(b"weights")
+    assert synced == [f".{name}.{os.getpid()}.part", "artifacts"]  # the content, then the folder that names it
+    store.put(b"weights")
+    assert len(synced) == 2
+
+
+@pytest.mark.parametrize("left", [b"Weights", b"wei", b""])
+def test_a_damaged_artifact_is_written_again(tmp_path: Path, left: bytes) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    name = store.put(b"weights")
+    (tmp_path / "artifacts" / name).write_bytes(left)
+    assert store.put(b"weights") == name
+    assert store.get(name) == b"weights"
 
 
 def test_a_damaged_front_is_one_message(tmp_path: Path) -> None:

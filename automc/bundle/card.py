@@ -128,6 +128,7 @@ def model_card(
         chain=str(contents.candidate),
         summary=contents.summary,
         rows=rows,
+        metric=contents.metric.replace("_", " "),
         device=device,
         threads=contents.profile.threads,
         provider=contents.profile.execution_provider,

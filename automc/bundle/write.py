@@ -37,7 +37,8 @@ layers carry that on; between integer kernels and the same graph computed in flo
 (64 CIFAR-10 images, ONNX Runtime 1.32, AVX-512 VNNI.) Saturating int8 kernels move it further, and are to be caught.
 """
 ACCURACY_TOLERANCE = 0.001
-"""Share by which accuracy on the very samples of the promise may differ: one sample in a thousand."""
+"""By how much the metric on the very samples of the promise may be worse: one sample in a thousand; a thousandth of an
+error."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,6 +12,7 @@ from automc.constraints import Limit, Verdict
 from automc.cost.predictor import KernelCost
 from automc.profiles import HardwareProfile
 from automc.run import FrontPoint
+from automc.search.fidelity import predicted_ms
 from automc.trial import Failure, Figure, Metric, Trial
 
 
@@ -71,13 +73,14 @@ class Spread:
 class Effect:
     """What adding `technique` changed, over `pairs` of candidates of one rung that differ in it alone.
 
-    latency, size: per cent of the candidate without it (negative is less). accuracy: points (of the metric) gained.
+    latency, size: per cent of the candidate without it (negative is less); latency is None where no pair's is known.
+    accuracy: points (of the metric) more than without it, which is worse where the metric is an error.
     """
 
     technique: str
     rung: int
     pairs: int
-    latency: Spread
+    latency: Spread | None
     size: Spread
     accuracy: Spread
 
@@ -96,7 +99,7 @@ def effects(rungs: Sequence[Sequence[Trial]]) -> list[Effect]:
         for technique, compared in pairs.items():
             if technique not in found:
                 found[technique] = _effect(technique, rung, compared)
-    return sorted(found.values(), key=lambda effect: effect.latency.middle)
+    return sorted(found.values(), key=lambda effect: math.inf if effect.latency is None else effect.latency.middle)
 
 
 def _without(steps: tuple[Step, ...], technique: str) -> tuple[Step, ...]:
@@ -104,11 +107,13 @@ def _without(steps: tuple[Step, ...], technique: str) -> tuple[Step, ...]:
 
 
 def _effect(technique: str, rung: int, pairs: Sequence[tuple[Trial, Trial]]) -> Effect:
-    def percent(metric: Metric) -> Spread:
-        return Spread.of([100 * (after[metric].value / before[metric].value - 1) for before, after in pairs])
+    def percent(metric: Metric, among: Sequence[tuple[Trial, Trial]]) -> Spread:
+        return Spread.of([100 * (after[metric].value / before[metric].value - 1) for before, after in among])
 
+    known = [pair for pair in pairs if all("latency_ms" in (trial.figures or {}) for trial in pair)]
+    latency = percent("latency_ms", known) if known else None
     gained = [points(after["accuracy"]) - points(before["accuracy"]) for before, after in pairs]
-    return Effect(technique, rung, len(pairs), percent("latency_ms"), percent("size_bytes"), Spread.of(gained))
+    return Effect(technique, rung, len(pairs), latency, percent("size_bytes", pairs), Spread.of(gained))
 
 
 def orders(rungs: Sequence[Sequence[Trial]]) -> list[list[Trial]]:
@@ -121,13 +126,13 @@ def orders(rungs: Sequence[Sequence[Trial]]) -> list[list[Trial]]:
                 groups.setdefault((trial.candidate.architecture_json, same), []).append(trial)
         found = [group for group in groups.values() if len({trial.candidate.steps for trial in group}) > 1]
         if found:
-            return [sorted(group, key=lambda trial: trial["latency_ms"].value) for group in found]
+            return [sorted(group, key=predicted_ms) for group in found]
     return []
 
 
 def points(figure: Figure) -> float:
-    """The value in points: hundredths where the figure is a fraction, as it is otherwise."""
-    return 100 * figure.value if figure.unit == "fraction" else figure.value
+    """The value in points: hundredths where the figure is a fraction or an error, as it is otherwise."""
+    return 100 * figure.value if figure.unit == "fraction" or figure.direction == "min" else figure.value
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,20 @@ def _drop_words(point: FrontPoint) -> str:
     if drop is None:
         return "accuracy unknown"
     if drop.low <= 0 <= drop.high:
-        return "at an accuracy that ties with the reference"
-    return f"{abs(drop.value):.1f} points {'below' if drop.value > 0 else 'above'} the reference"
+        return f"at an {'error' if is_error(point) else 'accuracy'} that ties with the reference"
+    return f"{abs(drop.value):.1f} points {side(point, drop)} the reference"
+
+
+def is_error(point: FrontPoint) -> bool:
+    """Whether the figure called accuracy is an error, of which less is better."""
+    return point.figures["accuracy"].direction == "min"
+
+
+def side(point: FrontPoint, drop: Figure) -> str:
+    """On which side of the reference a drop lies: a worse accuracy is below it, a worse error is not."""
+    if is_error(point):
+        return "worse than" if drop.value > 0 else "better than"
+    return "below" if drop.value > 0 else "above"
 
 
 def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[str]:
@@ -184,13 +201,13 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         )
     drop = _drop_of(chosen)
     if drop is not None:
-        side = "below" if drop.value > 0 else "above"
+        noun, where = ("The error", "is") if is_error(chosen) else ("Accuracy", "lies")
         said.append(
-            f"Accuracy on the {drop.split} split is the reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, "
+            f"{noun} on the {drop.split} split is the reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, "
             f"paired over n {drop.n})."
             if drop.value == 0
-            else f"Accuracy on the {drop.split} split lies {abs(drop.value):.2f} points {side} the reference's "
-            f"(drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
+            else f"{noun} on the {drop.split} split {where} {abs(drop.value):.2f} points {side(chosen, drop)} the "
+            f"reference's (drop {drop.low:+.2f} to {drop.high:+.2f} at 95 %, paired over n {drop.n})."
         )
     if "size_bytes" in chosen.figures and "size_bytes" in reference.figures:
         ratio = reference.figures["size_bytes"].value / chosen.figures["size_bytes"].value

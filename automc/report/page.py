@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,10 +13,11 @@ import jinja2
 from markupsafe import Markup
 
 from automc.candidate import Candidate
-from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, orders
+from automc.report.data import Effect, KernelTimes, ReportData, Spread, effects, in_words, is_error, orders, side
 from automc.report.svg import STYLE, accuracy_of, change_svg, front_svg, kernels_svg, scatter_svg, trials_svg
 from automc.run import FrontPoint
-from automc.trial import Failure, FailureKind, Figure, Metric, Trial
+from automc.search.fidelity import predicted_ms, rank_correlation
+from automc.trial import Failure, FailureKind, Figure, Metric, Trial, to_minimise
 
 __all__ = ["ReportData", "render_report"]
 
@@ -39,7 +42,7 @@ CLAIMS = {
 
 LIMITS: dict[Metric, str] = {
     "accuracy": "accuracy at most {:g}",
-    "drop_points": "at most {:g} points below the reference",
+    "drop_points": "at most {:g} points worse than the reference",
     "latency_ms": "latency at most {:g} ms",
     "energy_mj": "energy at most {:g} mJ",
     "memory_mb": "memory at most {:g} MB",
@@ -140,7 +143,7 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
         detail = f"{speedup.low:.2f} to {speedup.high:.2f}, interleaved medians"
         tiles.append({"value": f"{speedup.value:.2f} times", "label": "as fast as the reference", "detail": detail})
     if drop is not None:
-        label = f"points {'below' if drop.value >= 0 else 'above'} the reference"
+        label = "points " + ("below" if drop.value == 0 else side(data.chosen, drop)) + " the reference"
         detail = f"drop {drop.low:+.2f} to {drop.high:+.2f}, {drop.split} split, n {drop.n}"
         tiles.append({"value": f"{abs(drop.value):.2f}", "label": label, "detail": detail})
     if size is not None:
@@ -212,11 +215,13 @@ def _scatter(data: ReportData) -> Markup | None:
 
 def _effect_rows(found: Sequence[Effect], data: ReportData) -> list[dict[str, object]]:
     extents = {
-        name: max((max(abs(s.low), abs(s.high)) for s in (getattr(effect, name) for effect in found)), default=1.0)
+        name: max((max(abs(s.low), abs(s.high)) for s in (getattr(effect, name) for effect in found) if s), default=1.0)
         for name in ("latency", "size", "accuracy")
     }
 
-    def change(spread: Spread, name: str, digits: str, good_is_negative: bool) -> dict[str, object]:
+    def change(spread: Spread | None, name: str, digits: str, good_is_negative: bool) -> dict[str, object]:
+        if spread is None:
+            return {"middle": "unknown", "range": "", "chart": ""}
         chart = change_svg(spread.middle, spread.low, spread.high, extents[name], good_is_negative)
         bounds = "" if spread.low == spread.high else f"{spread.low:{digits}} to {spread.high:{digits}}"
         return {"middle": f"{spread.middle:{digits}}", "range": bounds, "chart": Markup(chart)}
@@ -228,7 +233,7 @@ def _effect_rows(found: Sequence[Effect], data: ReportData) -> list[dict[str, ob
             "pairs": effect.pairs,
             "latency": change(effect.latency, "latency", "+.1f", True),
             "size": change(effect.size, "size", "+.1f", True),
-            "accuracy": change(effect.accuracy, "accuracy", "+.2f", False),
+            "accuracy": change(effect.accuracy, "accuracy", "+.2f", any(map(is_error, data.points))),
             "claim": _claim(data.saves.get(effect.technique)),
         }
         for effect in found
@@ -278,8 +283,6 @@ def _kernel_label(part: KernelTimes, index: int) -> str:
 
 
 def _rungs(data: ReportData) -> list[dict[str, str]]:
-    from automc.search.fidelity import rank_correlation
-
     rows = []
     keyed = [{trial.candidate.id: trial for trial in trials} for trials in data.rungs]
     for rung, trials in enumerate(data.rungs):
@@ -289,8 +292,8 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
             shared = len([key for key in keyed[rung] if key in keyed[rung + 1] and keyed[rung + 1][key].ok])
             value = rank_correlation(keyed[rung], keyed[rung + 1], "accuracy")
             correlation = f"{value:.2f} over {shared}" if value is not None else f"unknown ({shared} in both)"
-        best = max((trial["accuracy"] for trial in good), key=lambda figure: figure.value, default=None)
-        fastest = min((trial["latency_ms"] for trial in good), key=lambda figure: figure.value, default=None)
+        best = min((trial["accuracy"] for trial in good), key=partial(to_minimise, "accuracy"), default=None)
+        fastest = min((predicted_ms(trial) for trial in good), default=math.inf)
         best_cell = _cell(best)
         rows.append(
             {
@@ -299,7 +302,7 @@ def _rungs(data: ReportData) -> list[dict[str, str]]:
                 "evaluated": str(len(trials)),
                 "failed": str(len(trials) - len(good)),
                 "best": best_cell["value"] if best_cell else "none",
-                "fastest": f"{fastest.value:#.3g}" if fastest else "none",
+                "fastest": f"{fastest:#.3g}" if math.isfinite(fastest) else "unknown" if good else "none",
                 "correlation": correlation,
             }
         )
@@ -339,7 +342,7 @@ def _named(data: ReportData) -> dict[str, str]:
 
 def _trials(top: Sequence[Trial], data: ReportData) -> list[dict[str, object]]:
     chosen = data.chosen.trial.candidate.id if data.chosen else None
-    good = sorted((t for t in top if t.ok), key=lambda trial: trial["latency_ms"].value)
+    good = sorted((t for t in top if t.ok), key=predicted_ms)
     rows = []
     for trial in [*good, *(t for t in top if not t.ok)]:
         identity = trial.candidate.id

@@ -148,7 +148,8 @@ def front_svg(points: Sequence[FrontPoint], *, metric: str = "accuracy", standal
     label = f"Latency, ms ({'measured, 10th percentile' if measured else 'predicted'})"
     parts += axes(x, y, label, _accuracy_label(metric, accuracies))
     spots = [(x(f.value), y(_points(a, a.value))) for f, a in zip(latencies, accuracies, strict=True)]
-    parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front]))
+    down = any(figure.direction == "min" for figure in accuracies)
+    parts.append(_stair([spot for spot, point in zip(spots, points, strict=True) if point.on_front], down))
     for (px, py), latency, accuracy in zip(spots, latencies, accuracies, strict=True):
         parts.append(line(px, y(_points(accuracy, accuracy.low)), px, y(_points(accuracy, accuracy.high)), "whisker"))
         parts.append(line(x(latency.low), py, x(latency.high), py, "whisker"))
@@ -170,9 +171,13 @@ def _accuracy_label(metric: str, figures: Sequence[Figure]) -> str:
 
 
 def trials_svg(trials: Sequence[Trial], marked: Mapping[str, str], *, metric: str = "accuracy") -> str:
-    """Every successful trial of one rung: predicted latency against accuracy. marked: candidate id to its label."""
+    """Every successful trial of one rung: predicted latency, where it is known, against accuracy.
+
+    marked: candidate id to its label.
+    """
     width, height = 880.0, 330.0
-    good = [trial for trial in trials if trial.ok]
+    good = [trial for trial in trials if trial.ok and "latency_ms" in (trial.figures or {})]
+    unknown = sum(trial.ok for trial in trials) - len(good)
     figures = [trial["accuracy"] for trial in good]
     x = Scale.around([trial["latency_ms"].value for trial in good] or [0.0, 1.0], 70, width - 24)
     y = Scale.around([_points(figure, figure.value) for figure in figures] or [0.0, 1.0], height - 62, 44)
@@ -188,6 +193,7 @@ def trials_svg(trials: Sequence[Trial], marked: Mapping[str, str], *, metric: st
         spots.append((px, py))
     parts += _labels(names, spots, (x.start, y.end, x.end, y.start))
     described = f"{len(good)} candidates at the same fidelity"
+    described += f"; {unknown} of unknown latency are not drawn" if unknown else ""
     return svg(width, height, "Every candidate at the top rung", described, parts)
 
 
@@ -210,11 +216,11 @@ def _marker(point: FrontPoint, x: float, y: float, tip: str) -> str:
     return (dot(x, y, 11, "ring") if point.chosen else "") + shape
 
 
-def _stair(spots: Sequence[tuple[float, float]]) -> str:
-    """Steps through what no other spot beats in these two dimensions (further left and higher, in SVG units)."""
+def _stair(spots: Sequence[tuple[float, float]], down: bool) -> str:
+    """Steps through what no other spot beats: further left and higher, or lower where the metric is better `down`."""
     kept: list[tuple[float, float]] = []
-    for px, py in sorted(spots):
-        if not kept or py < kept[-1][1]:
+    for px, py in sorted(spots, key=lambda spot: (spot[0], -spot[1] if down else spot[1])):
+        if not kept or (py > kept[-1][1] if down else py < kept[-1][1]):
             kept.append((px, py))
     if len(kept) < 2:
         return ""

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from automc.config import Constraints, Rule
 from automc.constraints import Limit, Verdict, limits_of
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.run import FrontPoint
+from automc.trial import Metric, to_minimise
 
-_KEYS: dict[str, Callable[[FrontPoint], float]] = {
-    "fastest": lambda point: point.figures["latency_ms"].value,
-    "smallest": lambda point: point.figures["size_bytes"].value,
-    "most_accurate": lambda point: -point.figures["accuracy"].value,
-    "lowest_energy": lambda point: point.figures["energy_mj"].value,
+_RULES: dict[str, tuple[Metric, ...]] = {
+    "fastest": ("latency_ms",),
+    "smallest": ("size_bytes",),
+    "most_accurate": ("accuracy",),
+    "lowest_energy": ("energy_mj",),
+    "knee": ("latency_ms", "accuracy"),
 }
+"""The figures by which each rule chooses."""
 
 
 def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constraints) -> FrontPoint:
     """The point that `rule` picks among those meeting every constraint; a candidate id picks itself.
 
-    Raises InfeasibleSearchError (the binding constraint, by how much, the closest candidate) where none meets all;
-    ConfigError where `rule` is neither a rule nor the id of a finalist.
+    Raises InfeasibleSearchError (the binding constraint, by how much, the closest candidate) where none meets all, or
+    none of those has what the rule chooses by; ConfigError where `rule` is neither a rule nor the id of a finalist.
     """
     by_id = {point.trial.candidate.id: point for point in points}
     if rule in by_id:
         return by_id[rule]
-    if rule not in _KEYS and rule != "knee":
-        raise ConfigError(f"{rule!r} is no rule ({', '.join([*_KEYS, 'knee'])}) and no finalist's id")
+    if rule not in _RULES:
+        raise ConfigError(f"{rule!r} is no rule ({', '.join(_RULES)}) and no finalist's id")
     limits = limits_of(constraints)
     feasible = [point for point in points if _met(point, limits)]
     if not feasible:
         raise _infeasible(points, limits)
+    known = [point for point in feasible if all(metric in point.figures for metric in _RULES[rule])]
+    if not known:
+        raise InfeasibleSearchError(
+            f"{rule} chooses by {' and '.join(_RULES[rule])}, which no finalist that meets every constraint has",
+            next_step="choose by another rule, or calibrate the profile for the operators of these networks",
+        )
     if rule == "knee":
-        return _knee(feasible)
-    return min(feasible, key=lambda point: (_KEYS[rule](point), point.trial.candidate.id))
+        return _knee(known)
+    (metric,) = _RULES[rule]
+    return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), point.trial.candidate.id))
 
 
 def _met(point: FrontPoint, limits: Sequence[Limit]) -> bool:
@@ -49,7 +59,7 @@ def _knee(points: Sequence[FrontPoint]) -> FrontPoint:
         return [0.0 if span == 0 else (value - low) / span for value in values]
 
     latency = scaled([point.figures["latency_ms"].value for point in points])
-    loss = scaled([-point.figures["accuracy"].value for point in points])
+    loss = scaled([to_minimise("accuracy", point.figures["accuracy"]) for point in points])
     distance = [x * x + y * y for x, y in zip(latency, loss, strict=True)]
     return points[distance.index(min(distance))]
 

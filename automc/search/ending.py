@@ -19,7 +19,7 @@ from automc.search.fidelity import distinct, objectives_of
 from automc.search.finalists import points_of, remeasure, score_test_split, select, with_drop
 from automc.search.progress import Progress, Watcher
 from automc.search.provenance import write_provenance
-from automc.trial import Figure, Metric, Trial
+from automc.trial import Figure, Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from automc.search.setup import Prepared
 
 GOLDEN_SAMPLES = 4
+UNPREDICTED = (
+    "No cost could be predicted: the profile was never calibrated for an operator of this network. "
+    "Latency is measured; energy and memory are unknown."
+)
 
 
 def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
@@ -73,7 +77,7 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
     trials = distinct(ended.rungs[-1].values())
     if not trials:
         return []
-    best = max(trial["accuracy"].value for trial in trials)
+    best = min(to_minimise("accuracy", trial["accuracy"]) for trial in trials)
     mask = non_dominated([objectives_of(trial, run.config.objectives) for trial in trials])
     points = [
         FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, best))
@@ -83,8 +87,8 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
 
 
 def _scored_figures(trial: Trial, best: float) -> dict[str, Figure]:
-    """The trial's figures with `drop_points` counted from the `best` accuracy seen: there is no reference."""
-    drop = 100 * (best - trial["accuracy"].value)
+    """The trial's figures with `drop_points` counted from the `best` accuracy seen (as compared): no reference here."""
+    drop = 100 * (to_minimise("accuracy", trial["accuracy"]) - best)
     return {
         **{str(name): figure for name, figure in (trial.figures or {}).items()},
         "drop_points": Figure(drop, drop, drop, "points", "measured", n=1, rung=trial.rung),
@@ -152,6 +156,7 @@ def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> B
             metric=workload.task.metric,
             notice=workload.licence_notice,
             summary=f"{workload.name} compressed by: {trial.candidate}",
+            limits=() if predicted else (UNPREDICTED,),
         ),
     )
 
@@ -165,7 +170,9 @@ def _promises(point: FrontPoint) -> tuple[dict[Metric, Figure], dict[Metric, Fig
         "latency_ms": figures["latency_ms"],
         "size_bytes": figures["size_bytes"],
     }
-    predicted: dict[Metric, Figure] = {"latency_ms": figures["predicted_latency_ms"]}
+    predicted: dict[Metric, Figure] = {}
+    if "predicted_latency_ms" in figures:
+        predicted["latency_ms"] = figures["predicted_latency_ms"]
     costs: tuple[Metric, ...] = ("energy_mj", "memory_mb")
     for metric in costs:
         if metric in figures:

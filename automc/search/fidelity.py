@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from automc.candidate import canonical_json
-from automc.trial import Metric, Trial
+from automc.trial import Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.config import Objective
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def objectives_of(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The trial's objectives to be minimised, in order (accuracy is negated). KeyError where one is missing."""
-    return tuple(-trial[name].value if name == "accuracy" else trial[name].value for name in objectives)
+    """The trial's objectives to be minimised, in order. KeyError where one is missing."""
+    return tuple(to_minimise(name, trial[name]) for name in objectives)
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:
@@ -54,16 +55,30 @@ def promoted(
 def best_of_group(anchor: Anchor, trials: Mapping[str, Trial], reference: Trial, max_drop: float) -> str | None:
     """Candidate id of the anchor group's best member at one rung; None where every member failed.
 
-    Best is the fastest within `max_drop` points below the reference at the same rung, else the most accurate.
+    Best is the fastest within `max_drop` points below the reference at the same rung (the smallest, where no latency is
+    known), else the most accurate.
     """
     members = [trials[c.id] for c in anchor.candidates if c.id in trials and trials[c.id].ok]
     if not members:
         return None
-    floor = reference["accuracy"].value - max_drop / 100
-    close = [trial for trial in members if trial["accuracy"].value >= floor]
+    worst = _error(reference) + max_drop / 100
+    close = [trial for trial in members if _error(trial) <= worst]
+    timed = [trial for trial in close if math.isfinite(predicted_ms(trial))]
+    if timed:
+        return min(timed, key=predicted_ms).candidate.id
     if close:
-        return min(close, key=lambda trial: trial["latency_ms"].value).candidate.id
-    return max(members, key=lambda trial: trial["accuracy"].value).candidate.id
+        return min(close, key=lambda trial: trial["size_bytes"].value).candidate.id
+    return min(members, key=_error).candidate.id
+
+
+def _error(trial: Trial) -> float:
+    return to_minimise("accuracy", trial["accuracy"])
+
+
+def predicted_ms(trial: Trial) -> float:
+    """Latency of a successful trial, to put trials in order: infinite, so last, where it is unknown."""
+    figure = (trial.figures or {}).get("latency_ms")
+    return math.inf if figure is None else figure.value
 
 
 def rank_correlation(lower: Mapping[str, Trial], upper: Mapping[str, Trial], metric: Metric) -> float | None:

@@ -17,7 +17,7 @@ from automc.search.fidelity import distinct, objectives_of
 from automc.search.progress import Progress, Watcher
 from automc.search.setup import patiently
 from automc.stats import drop_figure, mean_figure
-from automc.trial import Figure, Trial
+from automc.trial import Figure, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
@@ -31,7 +31,10 @@ def with_drop(run: Run, trial: Trial, reference: Trial) -> Trial:
     """The trial with `drop_points`: paired over the validation samples, counted from the reference at the same rung."""
     if not trial.ok or trial.figures is None:
         return trial
-    drop = drop_figure(scores_of(run, reference), scores_of(run, trial), rung=trial.rung, split="validation")
+    drop = drop_figure(
+        scores_of(run, reference), scores_of(run, trial), rung=trial.rung, split="validation",
+        direction=trial["accuracy"].direction or "max",
+    )  # fmt: skip
     return Trial(
         trial.candidate, trial.rung, trial.seed, {**trial.figures, "drop_points": drop},
         None, trial.artifacts, trial.facts, trial.provenance,
@@ -109,13 +112,15 @@ def score_test_split(
             graph = onnx.load_model_from_string(run.artifacts.get(trial.artifacts["onnx"]))
             return evaluator.scores(graph, "test")
 
-        base = scored(reference)
+        base, direction = scored(reference), evaluator.workload.task.direction
         figures = {}
         for trial in finalists:
             scores = base if trial.candidate.id == reference.candidate.id else scored(trial)
             figures[trial.candidate.id] = {
-                "test_accuracy": mean_figure(scores, rung=trial.rung, split="test").to_json(),
-                "test_drop_points": drop_figure(base, scores, rung=trial.rung, split="test").to_json(),
+                "test_accuracy": mean_figure(scores, rung=trial.rung, split="test", direction=direction).to_json(),
+                "test_drop_points": drop_figure(
+                    base, scores, rung=trial.rung, split="test", direction=direction
+                ).to_json(),
             }
         run.journal.append("tested", figures=figures)  # type: ignore[arg-type]
         known = run.journal.last("tested")
@@ -139,7 +144,8 @@ def points_of(
     for trial in finalists:
         timing = timings[trial.candidate.id]
         figures: dict[str, Figure] = {str(name): figure for name, figure in (trial.figures or {}).items()}
-        figures["predicted_latency_ms"] = figures["latency_ms"]
+        if "latency_ms" in figures:
+            figures["predicted_latency_ms"] = figures["latency_ms"]
         figures["latency_ms"] = _measured(timing["p10_ms"], min(timing["passes_ms"]), max(timing["passes_ms"]), timing)
         figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)
         figures["speedup"] = Figure(
@@ -148,10 +154,7 @@ def points_of(
         )  # fmt: skip
         figures.update(tested[trial.candidate.id])
         drafts.append((trial, figures))
-    matrix = [
-        [-figures[name].value if name == "accuracy" else figures[name].value for name in config.objectives]
-        for _, figures in drafts
-    ]
+    matrix = [[to_minimise(name, figures[name]) for name in config.objectives] for _, figures in drafts]
     mask = non_dominated(matrix)
     points = [
         FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, figures)

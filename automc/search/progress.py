@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from automc.config import Rung
-from automc.trial import Trial
+from automc.trial import Trial, to_minimise
 
 Stage = Literal["calibrating", "preparing", "searching", "measuring", "bundling", "done"]
 
@@ -60,8 +60,7 @@ class Tally:
         if not trial.ok:
             self._failed += 1
             return
-        key = (trial.rung, trial["accuracy"].value)
-        if self._best is None or key > (self._best.rung, self._best["accuracy"].value):
+        if self._best is None or _goodness(trial) > _goodness(self._best):
             self._best = trial
         spent = trial.provenance
         if spent is not None and spent.steps_trained:
@@ -86,7 +85,8 @@ class Tally:
     def _best_line(self) -> str:
         if self._best is None:
             return ""
-        shown = f"rung {self._best.rung}: accuracy {self._best['accuracy'].value:.4f}"
+        accuracy = self._best["accuracy"]
+        shown = f"rung {self._best.rung}: {'error' if accuracy.direction == 'min' else 'accuracy'} {accuracy.value:.4f}"
         if self._best.figures and "latency_ms" in self._best.figures:
             shown += f" at {self._best['latency_ms'].value:.4g} ms"
         return shown
@@ -106,3 +106,8 @@ class Tally:
     def _cost(self, index: int, fixed: float, per_step: float) -> float:
         steps = self.rungs[index].steps - (self.rungs[index - 1].steps if index else 0)
         return per_step * steps if steps else fixed
+
+
+def _goodness(trial: Trial) -> tuple[int, float]:
+    """Larger is better: a later rung, then within it the better accuracy."""
+    return trial.rung, -to_minimise("accuracy", trial["accuracy"])

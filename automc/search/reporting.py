@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from automc.constraints import limits_of
+from automc.errors import UnseenOperatorError
 from automc.evaluate import Evaluator
 from automc.run import FrontPoint, Run
 from automc.techniques.registry import get_technique
@@ -69,7 +70,10 @@ def _kernels(run: Run, evaluator: Evaluator, points: Sequence[FrontPoint]) -> li
     for label, point in (("reference", reference), ("chosen", chosen)):
         if point is not None:
             model = onnx.load_model_from_string(run.artifacts.get(point.trial.artifacts["onnx"]))
-            found.append(KernelTimes(label, evaluator.predictor.kernels(graph_from_onnx(model))))
+            try:
+                found.append(KernelTimes(label, evaluator.predictor.kernels(graph_from_onnx(model))))
+            except UnseenOperatorError:  # its costs are unknown: nothing to draw
+                continue
     return found
 
 
@@ -78,7 +82,7 @@ def _screening(ended: Ended) -> str:
     pairs = [
         (ended.predicted[name], trial["latency_ms"].value)
         for name, trial in ended.rungs[0].items()
-        if trial.ok and name in ended.predicted
+        if "latency_ms" in (trial.figures or {}) and name in ended.predicted
     ]
     if not pairs:
         return "no candidate was both screened and exported"

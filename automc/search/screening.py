@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from automc import pipeline
 from automc.candidate import Candidate, Step
-from automc.constraints import Limit
+from automc.constraints import PREDICTED, Limit
 from automc.errors import CompressionError, InfeasibleCandidate, UnseenOperatorError
-from automc.techniques.technique import GraphTechnique, Phase
+from automc.techniques.technique import Phase
 from automc.trial import Failure, Metric
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from automc.cost.predictor import Costs, Estimate
     from automc.evaluate import Evaluator
 
-REMEMBERED = 64  # networks kept by the chain of steps that made them; a chain differs from its neighbour in its tail
+REMEMBERED = 64  # networks kept by what made them (precision, steps); a chain differs from its neighbour in its tail
 
 
 @dataclass(frozen=True)
 class Screened:
-    """Predicted costs, or why the candidate goes no further; never both, never neither."""
+    """Predicted costs, or why the candidate goes no further; neither where costs are unknown and nothing needs them."""
 
     costs: Costs | None = None
     failure: Failure | None = None
@@ -35,12 +35,12 @@ class Screener:
     """Callable on candidates, in order; the same answer for the same candidate, whenever it is asked."""
 
     def __init__(self, evaluator: Evaluator, limits: Sequence[Limit], seed: int, needed: frozenset[Metric]) -> None:
-        """needed: metrics that objectives or limits rest on; a candidate whose costs are unknown lacks them."""
+        """needed: metrics without which a candidate cannot be judged; one whose costs are unknown lacks them."""
         self._evaluator = evaluator
         self._limits = limits
-        self._context = evaluator.plan_context(seed)
+        self._seed = seed
         self._needed = needed
-        self._networks: dict[tuple[Step, ...], nn.Module] = {}
+        self._networks: dict[tuple[Precision, tuple[Step, ...]], nn.Module] = {}
         self._answers: dict[str, Screened] = {}
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
@@ -62,19 +62,18 @@ class Screener:
         from automc.cost.graph import graph_from_trace
 
         try:
-            network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)))
+            precision = pipeline.final_precision(candidate.steps)
+            network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision)
             inputs = self._evaluator.workload.example_inputs()
             scheme = self._evaluator.profile.int8
-            graph = graph_from_trace(network, inputs, precision=_precision(candidate), scheme=scheme)
+            graph = graph_from_trace(network, inputs, precision=precision, scheme=scheme)
             costs = self._evaluator.predictor.predict(graph)
         except InfeasibleCandidate as error:
             return Screened(failure=Failure("infeasible", error.message))
         except CompressionError as error:
             return Screened(failure=Failure("compression", error.message))
         except UnseenOperatorError as error:
-            if self._needed & {"latency_ms", "energy_mj", "memory_mb"}:
-                return Screened(failure=Failure("unknown_cost", error.message))
-            raise
+            return Screened(failure=Failure("unknown_cost", error.message) if self._needed & PREDICTED else None)
         for limit in self._limits:
             estimate = _estimate(costs, limit.metric)
             if estimate is not None and limit.certainly_broken(estimate):
@@ -85,25 +84,23 @@ class Screener:
                 return Screened(failure=Failure("screened", reason))
         return Screened(costs=costs)
 
-    def _network(self, steps: tuple[Step, ...]) -> nn.Module:
-        """The base after the structural ones of `steps`, from the longest remembered beginning of them."""
+    def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
+        """The base after the structural ones of `steps`, from the longest remembered beginning of them.
+
+        The same steps may be planned differently for another final `precision`, where what pays is another matter.
+        """
         structural = tuple(item.step for item in pipeline.resolve(steps) if item.technique.phase is Phase.MODEL)
         if not structural:
             return self._evaluator.base
-        if structural not in self._networks:
-            before = self._network(structural[:-1])
-            compressed = pipeline.apply(before, structural[-1:], self._context, None, 0)
+        key = (precision, structural)
+        if key not in self._networks:
+            before = self._network(structural[:-1], precision)
+            context = self._evaluator.plan_context(self._seed, precision)
+            compressed = pipeline.apply(before, structural[-1:], context, None, 0)
             while len(self._networks) >= REMEMBERED:
                 self._networks.pop(next(iter(self._networks)))
-            self._networks[structural] = compressed.model
-        return self._networks[structural]
-
-
-def _precision(candidate: Candidate) -> Precision:
-    for item in reversed(pipeline.graph_steps(candidate.steps)):
-        if isinstance(item.technique, GraphTechnique) and item.technique.precision is not None:
-            return item.technique.precision
-    return "fp32"
+            self._networks[key] = compressed.model
+        return self._networks[key]
 
 
 def _estimate(costs: Costs, metric: Metric) -> Estimate | None:

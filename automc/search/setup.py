@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from automc.constraints import Limit, limits_of
+from automc.constraints import Limit, limits_of, needed_of
 from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
 from automc.evaluate import Evaluator, SelfScored, evaluator_of
 from automc.run import Run
@@ -45,11 +45,6 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     get_strategy(config.search.strategy)
     if isinstance(workload, SelfScored):
         return
-    if workload.task.direction != "max":
-        raise ConfigError(
-            f"workload {workload.name}: its metric {workload.task.metric} is to be minimised, and the search maximises",
-            next_step="give a task whose metric grows with quality",
-        )
     if all(anchor.name != "reference" for anchor in space.anchors):
         raise ConfigError(
             f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",
@@ -77,8 +72,7 @@ def prepare(run: Run, watch: Watcher) -> Prepared:
     _lock_profile(run, watch)
     evaluator = Evaluator(config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
     _measure_baseline(run, evaluator, watch)
-    needed = frozenset(config.objectives) | {limit.metric for limit in limits}
-    return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed))
+    return Prepared(space, limits, evaluator, Screener(evaluator, limits, config.search.seed, needed_of(config)))
 
 
 def _lock_space(run: Run, space: SearchSpace) -> None:

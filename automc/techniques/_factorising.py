@@ -187,15 +187,20 @@ def _running(
 def _faster(
     model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
 ) -> list[Factorisation]:
-    """Those whose layer alone makes the network faster on the profile; what cannot be predicted is not faster.
+    """Those whose layer alone makes the network faster, at the precision it will run in, on the profile.
 
-    Layers of equal shapes factorised equally gain equally, so each shape is costed once, on meta tensors.
+    What cannot be predicted is not faster. Layers of equal shapes factorised equally gain equally, so each shape is
+    costed once, on meta tensors.
     """
     cost = context.cost
     if cost is None or not proposed:
         return proposed
     shapes = copy.deepcopy(model).to("meta")
-    before = cost(shapes).latency_ms.value
+    try:
+        before = cost(shapes).latency_ms.value
+    except UnseenOperatorError as error:
+        kept.update({found.dense.name: f"the network's cost is unknown: {error.message}" for found in proposed})
+        return []
     refused: dict[object, str | None] = {}
     for found in proposed:
         if _shape_of(found) not in refused:

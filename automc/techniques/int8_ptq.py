@@ -63,6 +63,7 @@ class Int8Ptq(GraphTechnique[Int8PtqParams]):
     params = Int8PtqParams
     after = frozenset({"fusion"})
     needs_data = True
+    precision: ClassVar[Literal["int8"] | None] = "int8"
     saves: ClassVar[frozenset[Saves]] = frozenset({"latency", "energy", "memory", "download"})
     summary = "8-bit weights and activations after training, calibrated on a few hundred samples"
     source = "Jacob et al. 2018; Migacz 2017 (entropy)"

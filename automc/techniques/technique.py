@@ -52,7 +52,8 @@ class PlanContext:
 
     example_inputs: one batch of one sample, as the model takes it.
     calibration: the workload's calibration split, loaded when called; raises where data is forbidden.
-    cost: predicted costs of a torch model (meta tensors allowed) on the profile; None where no predictor is fitted.
+    cost: predicted costs of a torch model (meta tensors allowed) on the profile, at the precision the candidate will
+    run in once its GRAPH steps are done; None where no predictor is fitted. Raises UnseenOperatorError.
     """
 
     example_inputs: tuple[torch.Tensor, ...]

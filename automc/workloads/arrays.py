@@ -25,8 +25,7 @@ from automc.workloads.examples import (
     check_classification,
     check_disjoint,
     check_samples,
-    digest_share,
-    sample_digests,
+    rows_by_share,
 )
 from automc.workloads.factory import build_network
 from automc.workloads.files import need_file, npz_shape, open_npz
@@ -219,9 +218,4 @@ def _same_length(path: Path, key: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _by_share(x: np.ndarray, y: np.ndarray, parts: tuple[tuple[SplitName, float, float], ...]) -> Rows:
-    share = digest_share(sample_digests(x))
-    found: Rows = {}
-    for name, low, high in parts:
-        rows = np.flatnonzero((share >= low) & (share < high))
-        found[name] = (x[rows], y[rows])
-    return found
+    return {name: (x[rows], y[rows]) for name, rows in rows_by_share(x, parts).items()}

@@ -22,8 +22,9 @@ from automc.workloads.examples import (
     ArrayExamples,
     Augmentation,
     Preprocessing,
-    check_classification,
+    classified_splits,
     digest_share,
+    rows_by_share,
     sample_digests,
 )
 from automc.workloads.files import cached_array, file_digest, need_file, open_npz
@@ -31,7 +32,7 @@ from automc.workloads.networks import cifar_resnet
 from automc.workloads.options import Options, parse_options
 from automc.workloads.tasks import Classification
 from automc.workloads.weights import load_weights, read_weights
-from automc.workloads.workload import SplitName, Workload
+from automc.workloads.workload import SPLITS, SplitName, Workload
 
 TRAIN_FILES = ("cifar10/cifar10_jpeg_train_10k.npz", "cifar10/cifar10_jpeg_train_rest_40k.npz")
 KEYS = ("jpeg", "offsets", "label")
@@ -78,10 +79,9 @@ class Cifar10(Workload):
         return model.eval()
 
     def split(self, name: SplitName) -> ArrayExamples:
-        if name not in self._splits:
-            inputs, labels = self._rows(name)
-            check_classification(f"{self.data_root}, cifar10, {name}", inputs, labels, classes=10)
-            self._splits[name] = ArrayExamples(inputs, labels, PREPROCESSING, AUGMENTATION)
+        if not self._splits:
+            rows = {part: self._rows(part) for part in SPLITS}
+            self._splits = classified_splits(f"{self.data_root}, cifar10", rows, 10, PREPROCESSING, AUGMENTATION)
         return self._splits[name]
 
     def _rows(self, name: SplitName) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +90,7 @@ class Cifar10(Workload):
             count = self.options.calibration_samples if name == "calibration" else self.options.train_samples
             return (inputs, labels) if count is None else _fewest(inputs, labels, min(count, self._train_size(inputs)))
         inputs, labels = self._images("held_out", (TEST_FILE,))
-        share = digest_share(sample_digests(inputs))
-        rows = np.flatnonzero(share < 0.5 if name == "validation" else share >= 0.5)
+        rows = rows_by_share(inputs, (("validation", 0.0, 0.5), ("test", 0.5, 1.0)))[name]
         count = self.options.validation_samples if name == "validation" else None
         return _fewest(inputs[rows], labels[rows], len(rows) if count is None else count)
 

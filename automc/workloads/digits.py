@@ -18,9 +18,8 @@ from automc.workloads.examples import (
     ArrayExamples,
     Augmentation,
     Preprocessing,
-    check_classification,
-    digest_share,
-    sample_digests,
+    classified_splits,
+    rows_by_share,
 )
 from automc.workloads.networks import ResidualNetwork, initialise
 from automc.workloads.options import Options, parse_options
@@ -97,21 +96,10 @@ def _read_splits() -> dict[SplitName, ArrayExamples]:
     loaded = load_digits()
     images = loaded.images.astype(np.uint8)[:, np.newaxis]
     labels = loaded.target.astype(np.int64)
-    share = digest_share(sample_digests(images))
-    train, validation = share < 0.56, (share >= 0.56) & (share < 0.78)
-    test = ~train & ~validation
-    parts: dict[SplitName, np.ndarray] = {
-        "train": np.flatnonzero(train),
-        "calibration": np.flatnonzero(train)[:CALIBRATION_SAMPLES],
-        "validation": np.flatnonzero(validation),
-        "test": np.flatnonzero(test),
-    }
-    shift = Augmentation(pad=1, flip=False)
-    found: dict[SplitName, ArrayExamples] = {}
-    for name, rows in parts.items():
-        check_classification(f"digits, {name}", images[rows], labels[rows], classes=10)
-        found[name] = ArrayExamples(images[rows], labels[rows], PREPROCESSING, shift)
-    return found
+    parts = rows_by_share(images, (("train", 0.0, 0.56), ("validation", 0.56, 0.78), ("test", 0.78, 1.0)))
+    parts["calibration"] = parts["train"][:CALIBRATION_SAMPLES]
+    rows = {name: (images[chosen], labels[chosen]) for name, chosen in parts.items()}
+    return classified_splits("digits", rows, 10, PREPROCESSING, Augmentation(pad=1, flip=False))
 
 
 def train_base(steps: int = 1500, seed: int = 0) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from automc.errors import ConfigError
-from automc.workloads.workload import Batch
+from automc.workloads.workload import Batch, SplitName
 
 if TYPE_CHECKING:
     import torch
@@ -161,6 +161,29 @@ def sample_digests(inputs: np.ndarray) -> list[bytes]:
 def digest_share(digests: list[bytes]) -> np.ndarray:
     """(n,) in [0, 1): where each digest falls; splitting by it keeps equal samples together, whatever else is there."""
     return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
+
+
+def rows_by_share(inputs: np.ndarray, parts: Sequence[tuple[SplitName, float, float]]) -> dict[SplitName, np.ndarray]:
+    """Rows (ascending) of each (split, from, to): those whose digest's share lies in [from, to)."""
+    share = digest_share(sample_digests(inputs))
+    return {name: np.flatnonzero((share >= low) & (share < high)) for name, low, high in parts}
+
+
+def classified_splits(
+    where: str,
+    rows: Mapping[SplitName, tuple[np.ndarray, np.ndarray]],
+    classes: int,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation | None,
+) -> dict[SplitName, ArrayExamples]:
+    """The splits of a classification, each checked by itself and all but calibration, a part of train, for overlaps.
+
+    rows: inputs (n, ...) and labels (n,) of every split. `where` names their source. Raises ConfigError.
+    """
+    for name, (inputs, targets) in rows.items():
+        check_classification(f"{where}, {name}", inputs, targets, classes)
+    check_disjoint(where, {name: inputs for name, (inputs, _) in rows.items() if name != "calibration"})
+    return {name: ArrayExamples(*pair, preprocessing, augmentation) for name, pair in rows.items()}
 
 
 def check_classification(where: str, inputs: np.ndarray, targets: np.ndarray, classes: int) -> None:

@@ -20,9 +20,8 @@ from automc.workloads.examples import (
     ArrayExamples,
     Augmentation,
     Preprocessing,
-    check_classification,
-    digest_share,
-    sample_digests,
+    classified_splits,
+    rows_by_share,
 )
 from automc.workloads.files import need_file, open_npz
 from automc.workloads.networks import LeNet
@@ -76,18 +75,19 @@ class Mnist(Workload):
             raise ConfigError(f"{self._path}: x is {images.shape}, not more than {TRAIN_ROWS} images of 28x28")
         images = images[:, np.newaxis]
         train = np.arange(TRAIN_ROWS if self.options.train_samples is None else self.options.train_samples)
-        share = digest_share(sample_digests(images[TRAIN_ROWS:]))
+        held = rows_by_share(images[TRAIN_ROWS:], (("validation", 0.0, 0.5), ("test", 0.5, 1.0)))
         parts: dict[SplitName, np.ndarray] = {
             "train": train,
             "calibration": train[: self.options.calibration_samples],
-            "validation": TRAIN_ROWS + np.flatnonzero(share < 0.5),
-            "test": TRAIN_ROWS + np.flatnonzero(share >= 0.5),
+            **{name: TRAIN_ROWS + rows for name, rows in held.items()},
         }
-        found: dict[SplitName, ArrayExamples] = {}
-        for name, rows in parts.items():
-            check_classification(f"{self._path}, {name}", images[rows], labels[rows], classes=10)
-            found[name] = ArrayExamples(images[rows], labels[rows], PREPROCESSING, Augmentation(pad=2, flip=False))
-        return found
+        return classified_splits(
+            str(self._path),
+            {name: (images[rows], labels[rows]) for name, rows in parts.items()},
+            10,
+            PREPROCESSING,
+            Augmentation(pad=2, flip=False),
+        )
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         return (torch.zeros(1, *PREPROCESSING.input_shape),)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from automc.trial import Direction
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -57,7 +59,7 @@ class Task(ABC):
 
     name: str
     metric: str
-    direction: Literal["max", "min"]
+    direction: Direction
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

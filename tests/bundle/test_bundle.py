@@ -222,6 +222,14 @@ def test_nan_is_never_right_and_the_first_of_equal_outputs_counts() -> None:
     assert shipped.score("squared_error", np.array([[1.0], [3.0]]), np.array([[2.0], [1.0]])).tolist() == [1.0, 4.0]
 
 
+def test_one_value_to_be_met_may_be_stored_flat_and_another_number_of_values_is_refused() -> None:
+    outputs = np.array([[1.0], [3.0]])
+    # (1 - 2)^2 = 1, (3 - 1)^2 = 4; broadcast to (2, 2) it would be (1 + 0) / 2 and (1 + 4) / 2
+    assert shipped.score("squared_error", outputs, np.array([2.0, 1.0])).tolist() == [1.0, 4.0]
+    with pytest.raises(ValueError, match="y holds 2 values per sample, the model gives 1"):
+        shipped.score("squared_error", outputs, np.zeros((2, 2)))
+
+
 def test_preprocessing_by_hand() -> None:
     raw = np.zeros((1, 8, 8, 3), np.uint8)
     raw[0, 2, 5] = (255, 51, 0)

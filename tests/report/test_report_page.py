@@ -11,9 +11,11 @@ import pytest
 from report_samples import failed, point, report_data, trial
 
 from automc.candidate import Candidate, Step
+from automc.report.data import effects
 from automc.report.page import render_report
 from automc.report.svg import Scale, front_svg, kernels_svg, scatter_svg, shown
 from automc.report.terminal import front_table
+from automc.search.fidelity import predicted_ms
 from automc.trial import Failure, Figure, Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,7 +94,7 @@ def test_every_chart_is_xml_with_a_title_and_a_description(page: str) -> None:
         "energy per MAC and per byte, no counter is readable here",
         "resnet, mobilenet, vgg",
         "1.00 over 7",  # rank correlation of rung 0 with rung 1
-        "at most 1 points below the reference",
+        "at most 1 points worse than the reference",
         "nothing is said of them: fine_tune, tucker",
         "+3.0\u00a0%",  # the sample predicts 3 % too much
         "Conv int8 32×16×16",
@@ -227,3 +229,19 @@ def test_neither_report_nor_bundle_imports_torch_ray_or_onnxruntime() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def without_latency(trial: Trial) -> Trial:
+    return replace(trial, figures={name: f for name, f in (trial.figures or {}).items() if name != "latency_ms"})
+
+
+def test_a_trial_of_unknown_latency_comes_last_in_the_report_and_changes_no_effect() -> None:
+    data = report_data()
+    known = [trial for trial in data.rungs[-1] if trial.ok]
+    mixed = [without_latency(known[0]), *known[1:]]
+    assert sorted(mixed, key=predicted_ms)[-1] is mixed[0]
+    assert render_report(replace(data, rungs=[*data.rungs[:-1], mixed]))
+    blind = [without_latency(trial) for trial in known]
+    page = render_report(replace(data, rungs=[blind], rung_steps=[0]))
+    assert f"{len(blind)} of unknown latency are not drawn" in page
+    assert {effect.latency for effect in effects([blind])} == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,13 @@ def test_the_held_out_pictures_are_halved_and_calibration_is_a_part_of_train(sma
     assert not parts["validation"] & parts["test"]
     assert not (parts["validation"] | parts["test"]) & parts["train"]
     assert workload.seen_by_base == {"train", "calibration"}
+
+
+def test_a_held_out_picture_that_was_trained_on_is_refused(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    write_pictures(tmp_path / TEST_FILE, 200, seed=1)  # as the second file of train, whose first 120 pictures they are
+    with pytest.raises(ConfigError, match=r"sample \d+ of validation is also sample 12\d of train"):
+        create_workload("cifar10", {}, tmp_path).split("validation")
 
 
 def test_fewer_samples_are_the_same_ones_each_time_and_a_part_of_all(small: Path) -> None:

@@ -76,11 +76,17 @@ def samples_digest(inputs: Array, targets: Array) -> str:
 
 
 def score(metric: str, outputs: Array, targets: Array) -> Array:
-    """(n,) the metric of each sample as the search counts it: NaN is never right, the first of equal outputs counts."""
+    """(n,) the metric of each sample as the search counts it: NaN is never right, the first of equal outputs counts.
+
+    outputs: (n, values). targets: (n,) class numbers, or (n, values), (n,) for one value, to be met. Raises ValueError
+    where a sample has another number of values than the model gives.
+    """
     if metric == "accuracy":
         return np.asarray((outputs.argmax(axis=1) == targets) & ~np.isnan(outputs).any(axis=1))
-    squared = (outputs.astype(np.float64) - targets) ** 2
-    return np.asarray(squared.reshape(len(outputs), -1).mean(axis=1))
+    wanted = targets.astype(np.float64).reshape(len(targets), -1)
+    if wanted.shape != outputs.shape:
+        raise ValueError(f"y holds {wanted.shape[1]} values per sample, the model gives {outputs.shape[1]}")
+    return np.asarray(((outputs.astype(np.float64) - wanted) ** 2).mean(axis=1))
 
 
 def largest_gap(found: Sequence[Array], wanted: Sequence[Array]) -> tuple[float, float]:
@@ -193,7 +199,7 @@ def check_accuracy(folder: Path, runner: ModuleType, expected: Mapping[str, Any]
         x, y = stored["x"], stored["y"]
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"{data.name}: x has {len(x)} samples and y {len(y)}; they must be as many, and not none")
-    y = y.astype(np.int64) if metric == "accuracy" else y.astype(np.float32)
+    y = y.astype(np.int64) if metric == "accuracy" else y.astype(np.float32).reshape(len(y), -1)
     spec = runner.read_json(folder, "preprocess.json")
     outputs = runner.run_one_by_one(runner.open_session(folder), [runner.prepare(x, spec)])[0]
     same = samples_digest(runner.arrange(x, spec), y) == expected["data_digests"].get(promised.get("split"))
@@ -202,11 +208,14 @@ def check_accuracy(folder: Path, runner: ModuleType, expected: Mapping[str, Any]
     value = scale * float(np.mean(values))
     low, high = (scale * bound for bound in interval(values, metric == "accuracy"))
     delivered = {"value": value, "low": low, "high": high, "n": len(y), "unit": promised["unit"], "kind": "measured"}
-    shown = f"delivered {value:.4f} (n {len(y)}, 95 % interval {low:.4f} to {high:.4f}), "
-    shown += f"promised {promised['value']:.4f} ({promised['low']:.4f} to {promised['high']:.4f}, "
+    form = ".4f" if metric == "accuracy" else ".4g"
+    shown = f"delivered {value:{form}} (n {len(y)}, 95 % interval {low:{form}} to {high:{form}}), "
+    shown += f"promised {promised['value']:{form}} ({promised['low']:{form}} to {promised['high']:{form}}, "
     shown += f"n {promised.get('n')}, {promised.get('split')} split)"
-    slack = scale * expected["accuracy_tolerance"]
-    sign = 1.0 if metric == "accuracy" else -1.0  # of an error, less is better
+    if promised.get("direction") == "min":  # of an error, less is better, and its size has no scale but its own
+        sign, slack = -1.0, abs(promised["value"]) * expected["accuracy_tolerance"]
+    else:
+        sign, slack = 1.0, scale * expected["accuracy_tolerance"]
     if same:
         fine, why = sign * (value - promised["value"]) >= -slack, f"the very samples of the promise, {slack:g} allowed"
     else:

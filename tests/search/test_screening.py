@@ -1,0 +1,64 @@
+"""What is decided before any training is decided as it will be on the worker, at the precision it will run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from digits_evaluator import evaluator_in
+
+from automc.candidate import Candidate, Step
+from automc.cost.kernels import KernelGraph
+from automc.cost.predictor import Costs, Estimate
+from automc.evaluate import Evaluator, Job
+from automc.search.screening import Screener
+
+SPLIT, INT8 = Step.of("low_rank", rank_ratio=0.3), Step.of("int8_ptq")
+FLOAT, INTEGER = Candidate((SPLIT,)), Candidate((SPLIT, INT8))
+
+
+class ByPrecision:
+    """In fp32 every multiply-accumulate costs; in int8 every kernel does, so two thin layers cost more than one."""
+
+    def predict(self, graph: KernelGraph) -> Costs:
+        integer = any(row.precision == "int8" for row in graph.rows)
+        value = float(len(graph.rows)) if integer else graph.macs / 1e6
+        estimate = Estimate(value, value, value, "ms", 1.0)
+        return Costs(estimate, estimate, estimate)
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> Evaluator:
+    made = evaluator_in(tmp_path)
+    made.predictor = ByPrecision()  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize("order", [(FLOAT, INTEGER), (INTEGER, FLOAT)])
+def test_whether_a_split_layer_pays_is_asked_at_the_precision_it_will_run_in(
+    evaluator: Evaluator, order: tuple[Candidate, ...]
+) -> None:
+    screen = Screener(evaluator, (), 0, frozenset({"latency_ms"}))
+    answers = dict(zip(order, screen(order), strict=True))  # the network of one is not taken for the other's
+    assert answers[FLOAT].costs is not None
+    failure = answers[INTEGER].failure
+    assert failure is not None
+    assert failure.kind == "infeasible"
+    assert "ms factorised" in failure.reason
+
+
+def test_the_worker_plans_as_the_screen_did(evaluator: Evaluator) -> None:
+    in_float = evaluator.evaluate(Job(FLOAT, rung=0, seed=0, steps=0))
+    in_integers = evaluator.evaluate(Job(INTEGER, rung=0, seed=0, steps=0))
+    assert in_float.ok, in_float.failure
+    assert in_integers.failure is not None
+    assert "low_rank replaces no layer" in in_integers.failure.reason
+
+
+def test_a_candidate_that_ends_in_int8_is_screened_by_the_costs_of_its_int8_graph(tmp_path: Path) -> None:
+    evaluator = evaluator_in(tmp_path)
+    evaluator.predictor = ByPrecision()  # type: ignore[assignment]
+    (answer,) = Screener(evaluator, (), 0, frozenset({"latency_ms"}))([Candidate((INT8,))])
+    exported = evaluator.evaluate(Job(Candidate((INT8,)), rung=0, seed=0, steps=0))
+    assert answer.costs is not None
+    assert answer.costs.latency_ms.value == exported["latency_ms"].value
