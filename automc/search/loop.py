@@ -12,10 +12,11 @@ from automc.config import SearchConfig, load_config
 from automc.errors import RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
+from automc.search.checking import check
 from automc.search.conductor import Conductor
 from automc.search.fidelity import best_of_group, objectives_of, promoted
 from automc.search.progress import Watcher, nobody
-from automc.search.setup import Prepared, check, data_root_of, prepare
+from automc.search.setup import Prepared, data_root_of, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
