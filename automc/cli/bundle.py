@@ -13,7 +13,9 @@ from automc.cli.output import AsJson, print_columns, print_json
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 commands = typer.Typer(
-    help="The deployable result, which proves its own numbers.", no_args_is_help=True, rich_markup_mode=None
+    help="The deployable result, which proves its own numbers.\n\nExample: automc bundle verify runs/demo/bundle",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
