@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
@@ -31,7 +32,7 @@ def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
     except TypeError as error:
         raise ConfigError(
             f"workload.options.model_args do not fit {name}: {error}",
-            next_step="give model_args the arguments that it takes, as {name: value}",
+            next_step=f"give model_args what it takes: {_taken(factory)}",
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
@@ -39,6 +40,13 @@ def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
             next_step="let it return the network",
         )
     return network
+
+
+def _taken(factory: Callable[..., object]) -> str:
+    try:
+        return str(inspect.signature(factory))
+    except ValueError:  # written in C
+        return "see its documentation"
 
 
 def _imported(name: str) -> Callable[..., nn.Module]:
