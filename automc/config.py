@@ -38,7 +38,7 @@ class Constraints(Section):
     max_drop_points: float | None = Field(None, description="accuracy points below the reference, at the top rung")
     max_latency_ms: float | None = Field(None, gt=0, description="milliseconds of one inference, 10th percentile")
     max_energy_mj: float | None = Field(None, gt=0, description="millijoules of one inference")
-    max_memory_mb: float | None = Field(None, gt=0, description="megabytes (10^6 bytes) that one inference needs")
+    max_memory_mb: float | None = Field(None, gt=0, description="MB (2^20 bytes) that one inference needs")
     max_size_bytes: float | None = Field(None, gt=0, description="bytes of the ONNX file")
 
 
