@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
 
 
 class Frozen(BaseModel):
@@ -133,10 +133,8 @@ def profile_folder(name: str) -> Path:
     known = profile_folders()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(
-        f"no hardware profile is called {name!r}{hint}",
+        f"no hardware profile is called {name!r}{nearest(name, known)}",
         next_step=f"automc profile calibrate {name}" if name == "host" else "automc profile list",
     )
 

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from automc.config import SearchConfig, dump_config, parse_config
 from automc.errors import ConfigError, RunError
 from automc.journal import Journal
+from automc.nearest import nearest
 from automc.trial import Figure, Trial
 
 if TYPE_CHECKING:
@@ -142,11 +143,12 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str, *, writable: bool = False) -> Run:
-        """An existing run. Raises RunError where there is none, it is damaged, or another process holds it."""
+        """An existing run. Raises ConfigError where there is none, RunError where it is damaged or another holds it."""
         folder = Path(folder)
         path = folder / LOCK
         if not path.is_file():
-            raise RunError(f"{folder}: is not a run (no {LOCK} in it)", next_step="ls runs/")
+            why = f"no {LOCK} in it" if folder.is_dir() else "there is no such folder"
+            raise ConfigError(f"{folder}: is not a run ({why})", next_step=_runs_near(folder))
         try:
             documents = list(yaml.safe_load_all(path.read_text()))
             raw, lock = documents
@@ -269,8 +271,19 @@ def _sync_folder(folder: Path) -> None:
 
 
 def open_run(folder: Path | str) -> Run:
-    """The run in `folder`, for reading. Raises RunError where there is none or it is damaged."""
+    """The run in `folder`, for reading. Raises ConfigError where there is none, RunError where it is damaged."""
     return Run.open(folder)
+
+
+def _runs_near(folder: Path) -> str:
+    """What to type for want of a run in `folder`: the nearest beside it, else the runs there are."""
+    roots = [folder, folder.parent, Path("runs")]
+    runs = [path.parent for root in roots for path in sorted(root.glob(f"*/{LOCK}"))]
+    if not runs:
+        return "automc search CONFIG    (or give the folder of a run: ls runs/)"
+    near = nearest(folder.name, [path.name for path in runs])
+    shown = ", ".join(dict.fromkeys(str(path) for path in runs[:5]))
+    return f"give the folder of a run, such as {shown}{near}"
 
 
 def _write_lock(folder: Path, config: SearchConfig, lock: Mapping[str, JsonValue]) -> None:

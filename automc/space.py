@@ -15,26 +15,29 @@ from pydantic import JsonValue, ValidationError
 
 from automc.candidate import Candidate, Step, canonical_json, digest
 from automc.errors import ConfigError, InfeasibleCandidate
+from automc.nearest import nearest, nearest_or_all
 from automc.profiles import shipped_folder
 from automc.space_file import (
     AnchorFile,
     Knobs,
     SpaceFile,
     distinct,
+    form,
     is_number,
-    nearest,
     parse_space,
     read_architecture,
     read_knobs,
-    read_yaml,
     space_path,
 )
 from automc.techniques import get_technique, technique_names
 from automc.techniques.technique import Phase, Technique
+from automc.yaml_files import read_yaml
 
 RECOVERY = "recovery"
 """In a chain: whichever technique is chosen for recovery."""
 _LATE = (Phase.GRAPH, Phase.CODING)
+_RECOVER = "list a technique under `recovery`, for example fine_tune: {}"
+_ORDER = "change the order, or leave one of the two out: automc technique list"
 
 Assignment = Mapping[str, JsonValue]
 """A choice for each dimension by name; dimensions of techniques outside the chosen chain may be left out."""
@@ -85,7 +88,7 @@ class SearchSpace:
     def load(cls, name_or_path: str | Path) -> SearchSpace:
         """The shipped space of that name, or the file at that path."""
         path = space_path(name_or_path)
-        return cls(parse_space(read_yaml(path), str(path)), str(path))
+        return cls(parse_space(read_yaml(path, next_step=form()), str(path)), str(path))
 
     @classmethod
     def parse(cls, data: Mapping[str, object], where: str = "search space") -> SearchSpace:
@@ -266,20 +269,31 @@ class SearchSpace:
             key = f"{self.where}: chains.list.{i}"
             for word in words:
                 if word not in self._techniques and word != RECOVERY:
-                    hint = nearest(word, [*self._techniques, RECOVERY])
-                    raise ConfigError(f"{key}: {word!r} is not among this space's techniques{hint}")
+                    hint = nearest_or_all(word, [*self._techniques, RECOVERY])
+                    raise ConfigError(
+                        f"{key}: {word!r} is not among this space's techniques{hint}",
+                        next_step=f"list {word} under `techniques`, or leave it out of the chain",
+                    )
             recovering = [word for word in words if word == RECOVERY or word in self._recoveries]
             if RECOVERY in words and not self._recoveries:
-                raise ConfigError(f"{key}: asks for recovery, but the space lists no technique under `recovery`")
+                raise ConfigError(
+                    f"{key}: asks for recovery, but the space lists no technique under `recovery`", next_step=_RECOVER
+                )
             finished = self._with_last_recovery(words)
             if len(recovering) + len(finished) - len(words) > 2:
-                raise ConfigError(f"{key}: a chain holds at most 2 recoveries, the last one after the MODEL steps")
+                raise ConfigError(
+                    f"{key}: a chain holds at most 2 recoveries, the last one after the MODEL steps",
+                    next_step="leave one out; the last one is added where it is not written",
+                )
             reason = self._illegal([self._recoveries[0] if word == RECOVERY else word for word in finished])
             if reason is not None:
-                raise ConfigError(f"{key}: {reason}")
+                raise ConfigError(f"{key}: {reason}", next_step=_ORDER)
             chains[_label(finished)] = finished
         if not chains:
-            raise ConfigError(f"{self.where}: chains.list holds no chain")
+            raise ConfigError(
+                f"{self.where}: chains.list holds no chain",
+                next_step="write at least one, such as [channel_pruning, recovery], or leave chains.list out",
+            )
         return chains, {_label(()): ()}
 
     def _with_last_recovery(self, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -302,9 +316,12 @@ class SearchSpace:
         technique = get_technique(name)
         recovers = technique.phase is Phase.RECOVERY
         if recovers != (section == RECOVERY):
-            raise ConfigError(f"{key}: {name} belongs under `{RECOVERY if recovers else 'techniques'}`")
+            belongs = RECOVERY if recovers else "techniques"
+            raise ConfigError(f"{key}: {name} belongs under `{belongs}`", next_step=f"move it to `{belongs}`")
         if technique.needs_training and not self.spec.recovery:
-            raise ConfigError(f"{key}: {name} needs training, but the space lists no technique under `recovery`")
+            raise ConfigError(
+                f"{key}: {name} needs training, but the space lists no technique under `recovery`", next_step=_RECOVER
+            )
         return technique
 
     def _dimensions(self) -> tuple[Dimension, ...]:
@@ -360,37 +377,50 @@ class SearchSpace:
         if written is None and self._recoveries:
             path = shipped_folder("search_spaces") / "_anchors.yaml"
             where = str(path)
-            written = tuple(AnchorFile.model_validate(item) for item in cast("list[object]", read_yaml(path)))
+            written = tuple(
+                AnchorFile.model_validate(item) for item in cast("list[object]", read_yaml(path, next_step=form()))
+            )
         written = written or ()
         if self._recoveries and "reference" not in [anchor.name for anchor in written]:
             written = (AnchorFile(name="reference", steps=(RECOVERY,)), *written)
         names = [anchor.name for anchor in written]
         if len(set(names)) != len(names):
-            raise ConfigError(f"{where}: anchors: a name is used twice: {', '.join(names)}")
+            raise ConfigError(
+                f"{where}: anchors: a name is used twice: {', '.join(names)}", next_step="give each a name of its own"
+            )
         return tuple(self._anchor(anchor, f"{where}: anchors.{anchor.name}") for anchor in written)
 
     def _anchor(self, anchor: AnchorFile, key: str) -> Anchor:
         options: list[list[Step]] = []
         for item in anchor.steps:
             if isinstance(item, dict) and len(item) != 1:
-                raise ConfigError(f"{key}: each step is a name or one {{name: parameters}}, got {sorted(item)}")
+                raise ConfigError(
+                    f"{key}: each step is a name or one {{name: parameters}}, got {sorted(item)}",
+                    next_step="begin a new list item for every step",
+                )
             name, given = (item, None) if isinstance(item, str) else next(iter(item.items()))
             if name == RECOVERY:
                 if not self._recoveries:
-                    raise ConfigError(f"{key}: asks for recovery, but the space lists no technique under `recovery`")
+                    raise ConfigError(
+                        f"{key}: asks for recovery, but the space lists no technique under `recovery`",
+                        next_step=_RECOVER,
+                    )
                 name = self._recoveries[0]
                 knobs = self._knobs[name]
                 first = {field: choices[0] for field, choices in knobs.varied.items()}
                 options.append([self._step(name, {**knobs.fixed, **first})])
                 continue
             if name not in technique_names():
-                raise ConfigError(f"{key}: no technique is called {name!r}{nearest(name, technique_names())}")
+                raise ConfigError(
+                    f"{key}: no technique is called {name!r}{nearest(name, technique_names())}",
+                    next_step="automc technique list",
+                )
             knobs = read_knobs(name, given, f"{key}.{name}")
             varied = [[(field, value) for value in values] for field, values in knobs.varied.items()]
             options.append([self._step(name, {**knobs.fixed, **dict(chosen)}) for chosen in product(*varied)])
         reason = self._illegal([steps[0].technique for steps in options])
         if reason is not None:
-            raise ConfigError(f"{key}: {reason}")
+            raise ConfigError(f"{key}: {reason}", next_step=_ORDER)
         return Anchor(anchor.name, tuple(Candidate(steps) for steps in product(*options)))
 
 

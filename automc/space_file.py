@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from automc.errors import ConfigError
+from automc.nearest import nearest, nearest_or_all
 from automc.profiles import shipped_folder
 from automc.techniques import get_technique
 from automc.techniques.technique import Params
 
 Knob = JsonValue
 """In the file: one value (fixed), a list of values, or a range {min, max, step}."""
+_KNOB = "write one value, a list of values, or a range such as {min: 0, max: 1, step: 0.25}"
 
 
 class Frozen(BaseModel):
@@ -63,16 +63,9 @@ class SpaceFile(Frozen):
     architecture: dict[str, JsonValue] = {}
 
 
-def read_yaml(path: Path) -> object:
-    """The document in `path`. Raises ConfigError naming file and line, also for a key written twice."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        return yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader that also refuses a key written twice
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
+def form() -> str:
+    """The next step of whoever wrote a space that is not of the form of one."""
+    return f"cat {shipped_folder('search_spaces') / 'cnn.yaml'}    (a space that is complete)"
 
 
 def space_path(name_or_path: str | Path) -> Path:
@@ -85,20 +78,24 @@ def space_path(name_or_path: str | Path) -> Path:
     }
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, not a search space", next_step=f"name a file in it: ls {path}")
     hint = nearest(path.stem, shipped)
     raise ConfigError(
-        f"no search space is called {str(name_or_path)!r} and no such file exists{hint} (shipped: {', '.join(shipped)})"
+        f"no search space is called {str(name_or_path)!r} and no such file exists{hint} "
+        f"(shipped: {', '.join(shipped)})",
+        next_step="name a shipped space, or give the path of a file of that form: " + form(),
     )
 
 
 def parse_space(data: object, where: str) -> SpaceFile:
     """`data` as a space file. Raises ConfigError with `where`, the key and what is allowed."""
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}: is not a mapping with `name` and `techniques` at the top")
+        raise ConfigError(f"{where}: is not a mapping with `name` and `techniques` at the top", next_step=form())
     try:
         return SpaceFile.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item, where) for item in error.errors())) from error
+        raise ConfigError("\n".join(_explain(item, where) for item in error.errors()), next_step=form()) from error
 
 
 def _explain(item: Any, where: str) -> str:
@@ -106,15 +103,9 @@ def _explain(item: Any, where: str) -> str:
     key = ".".join(parts)
     if item["type"] == "extra_forbidden":
         sections: dict[str, type[BaseModel]] = {"chains": Chains, "anchors": AnchorFile}
-        known = sections.get(parts[0], SpaceFile)
-        return f"{where}: {key}: there is no such key{nearest(parts[-1], known.model_fields)}"
+        known = sections.get(parts[0], SpaceFile) if len(parts) > 1 else SpaceFile
+        return f"{where}: {key}: there is no such key{nearest_or_all(parts[-1], known.model_fields)}"
     return f"{where}: {key}: {item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the closest of `known`, or ''."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -135,8 +126,10 @@ def read_knobs(technique: str, given: Mapping[str, Knob] | None, where: str) -> 
     varied: dict[str, tuple[JsonValue, ...]] = {}
     for name, knob in (given or {}).items():
         if name not in params.model_fields:
-            hint = nearest(name, params.model_fields) or f" (it has: {', '.join(params.model_fields) or 'none'})"
-            raise ConfigError(f"{where}.{name}: {technique} has no such parameter{hint}")
+            raise ConfigError(
+                f"{where}.{name}: {technique} has no such parameter{nearest_or_all(name, params.model_fields)}",
+                next_step=f"automc technique show {technique}",
+            )
         limits = _Limits(technique, name, params, f"{where}.{name}")
         choices = distinct(limits.choices(knob))
         if len(choices) == 1:
@@ -151,11 +144,11 @@ def read_architecture(name: str, knob: Knob, where: str) -> tuple[JsonValue, ...
     if isinstance(knob, Mapping):
         span = _parse_range(knob, f"{where}.{name}")
         if span.min is None or span.max is None or span.step is None:
-            raise ConfigError(f"{where}.{name}: a range needs min, max and step")
+            raise ConfigError(f"{where}.{name}: a range needs min, max and step", next_step=_KNOB)
         return grid(span.min, span.max, span.step)
     choices = distinct(knob if isinstance(knob, list) else [knob])
     if not choices:
-        raise ConfigError(f"{where}.{name}: holds no choice")
+        raise ConfigError(f"{where}.{name}: holds no choice", next_step=_KNOB)
     return choices
 
 
@@ -192,7 +185,7 @@ def _parse_range(knob: Mapping[str, JsonValue], where: str) -> Range:
     except ValidationError as error:
         item = error.errors()[0]
         key = ".".join(str(part) for part in item["loc"])
-        raise ConfigError(f"{where}.{key}: {item['msg']} (a range is min, max and step)") from error
+        raise ConfigError(f"{where}.{key}: {item['msg']} (a range is min, max and step)", next_step=_KNOB) from error
 
 
 class _Limits:
@@ -200,6 +193,7 @@ class _Limits:
 
     def __init__(self, technique: str, name: str, params: type[Params], where: str) -> None:
         self.technique, self.name, self.params, self.where = technique, name, params, where
+        self.show = f"automc technique show {technique}"
         field = params.model_fields[name]
         self.low: float | None = None
         self.high: float | None = None
@@ -217,7 +211,7 @@ class _Limits:
             return self._range(_parse_range(knob, self.where))
         values = knob if isinstance(knob, list) else [knob]
         if not values:
-            raise ConfigError(f"{self.where}: holds no choice")
+            raise ConfigError(f"{self.where}: holds no choice", next_step=self.show)
         for value in values:
             self._refuse("", value, self._out_of_bounds(value) or self._off_grid(value))
         return tuple(values)
@@ -227,12 +221,14 @@ class _Limits:
         step = self.step if span.step is None else span.step
         for key, part in (("min", low), ("max", high), ("step", step)):
             if part is None:
-                raise ConfigError(f"{self.where}: a range needs {key}: {self.technique} declares none itself")
+                raise ConfigError(
+                    f"{self.where}: a range needs {key}: {self.technique} declares none itself", next_step=self.show
+                )
         assert low is not None
         assert high is not None
         assert step is not None
         if high < low:
-            raise ConfigError(f"{self.where}: min = {low} is above max = {high}")
+            raise ConfigError(f"{self.where}: min = {low} is above max = {high}", next_step="exchange them")
         values = grid(low, high, step)
         self._refuse(".min", low, self._out_of_bounds(values[0]) or self._off_grid(low))
         self._refuse(".max", high, self._out_of_bounds(math.floor(high) if isinstance(values[0], int) else high))
@@ -242,7 +238,9 @@ class _Limits:
 
     def _refuse(self, key: str, value: JsonValue, allowed: str | None) -> None:
         if allowed is not None:
-            raise ConfigError(f"{self.where}{key} = {value}, but {self.technique} allows {allowed}")
+            raise ConfigError(
+                f"{self.where}{key} = {value}, but {self.technique} allows {allowed}", next_step=self.show
+            )
 
     def _out_of_bounds(self, value: JsonValue) -> str | None:
         """What is allowed where `value` is not, judged by the technique's own Params; else None."""
@@ -265,18 +263,3 @@ class _Limits:
         if self.low is None or self.high is None:
             return otherwise
         return f"{'above ' if self.open_low else ''}{self.low} to {'below ' if self.open_high else ''}{self.high}"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)

@@ -46,7 +46,7 @@ def test_config_and_locked_digests_come_back(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         Run.open(tmp_path)
 
 

@@ -31,6 +31,42 @@ WORDS = {
 }
 
 
+INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
+    ("accuracy", "measured"): (
+        "95 % interval",
+        "of the mean over the samples: Wilson's for a share of right answers, else by the standard error",
+    ),
+    ("drop_points", "measured"): (
+        "95 % interval",
+        "of the mean difference from the reference over the same samples, by its standard error",
+    ),
+    ("latency_ms", "measured"): (
+        "passes",
+        "no confidence interval: the lowest and the highest {percentile}th percentile that a single pass gave. "
+        "The figure is the lowest of an undisturbed pass, because disturbances only ever lengthen a run; so it stands "
+        "at the lower end, and under other load expect the upper one or more",
+    ),
+    ("speedup", "measured"): (
+        "95 % interval",
+        "of the median ratio, by the bootstrap over blocks in which this model and the reference were timed in turn",
+    ),
+    ("latency_ms", "predicted"): (
+        "90 % interval",
+        "the ratios of measured to predicted that held 90 % of whole networks the calibration had not seen, widened by "
+        "the share that lies outside the calibrated range",
+    ),
+    ("energy_mj", "predicted"): (
+        "assumed range",
+        "a factor of two either way, or more outside the calibrated range; no level can be stated for a model",
+    ),
+    ("memory_mb", "predicted"): (
+        "bounds",
+        "from weights and runtime alone to weights and activations held twice",
+    ),
+}
+"""(quantity, kind of figure): what its square brackets hold, in short and at length."""
+
+
 def saves_in_words(saves: Sequence[str]) -> str:
     """What a technique may claim, honestly."""
     if set(saves) == {"download"}:
@@ -58,10 +94,12 @@ def bounds(figure: Figure) -> str:
     return f"[{figure.low:.4g} to {figure.high:.4g}]"
 
 
-def how(figure: Figure) -> str:
-    """Where a figure comes from: measured on how many, or predicted with which interval."""
+def how(key: str, figure: Figure) -> str:
+    """Where a figure comes from: measured on how many or predicted, with what kind of interval."""
     parts: list[str] = [figure.kind]
-    parts += [bounds(figure)] * bool(bounds(figure))
+    if bounds(figure):
+        label, _ = INTERVALS.get((key, figure.kind), ("as the source states", ""))
+        parts.append(f"{label} {bounds(figure)}")
     if figure.n is not None:
         parts.append(f"n {figure.n}")
     if figure.split:
@@ -98,16 +136,25 @@ def model_card(
             "label": labels[key].replace("accuracy", contents.metric.replace("_", " ")),
             "value": number(figure),
             "reference": number(contents.reference[key]) if key in contents.reference else "not measured",
-            "how": how(figure),
+            "how": how(key, figure),
         }
         for key, figure in contents.figures.items()
     ]
     if contents.speedup is not None:
-        speedup = contents.speedup
-        rows.append({"label": "speed-up", "value": f"{speedup.value:.2f} times", "reference": "1", "how": how(speedup)})
+        ratio, source = f"{contents.speedup.value:.2f} times", how("speedup", contents.speedup)
+        rows.append({"label": "speed-up", "value": ratio, "reference": "1", "how": source})
     rows += [
-        {"label": f"{labels[key]}, as predicted", "value": number(figure), "reference": "", "how": how(figure)}
+        {"label": f"{labels[key]}, as predicted", "value": number(figure), "reference": "", "how": how(key, figure)}
         for key, figure in contents.predicted.items()
+    ]
+    stated: list[tuple[str, str, Figure]] = [
+        (key, labels[key], figure) for part in (contents.figures, contents.predicted) for key, figure in part.items()
+    ]
+    stated += [("speedup", "speed-up", contents.speedup)] if contents.speedup is not None else []
+    intervals = [
+        f"{label}, {figure.kind}: {', '.join(INTERVALS[key, figure.kind]).format(percentile=percentile)}."
+        for key, label, figure in stated
+        if bounds(figure) and (key, figure.kind) in INTERVALS
     ]
     described = {
         kind: ", ".join(f"{item['name']} ({item['dtype']} {_shape(item['shape'])})" for item in items)
@@ -129,6 +176,7 @@ def model_card(
         summary=contents.summary,
         rows=rows,
         metric=contents.metric.replace("_", " "),
+        intervals=intervals,
         device=device,
         threads=contents.profile.threads,
         provider=contents.profile.execution_provider,

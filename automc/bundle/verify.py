@@ -68,24 +68,29 @@ class Bundle:
         data: .npz with x (raw samples) and y. python: interpreter with onnxruntime and numpy; None: this one.
         Raises ConfigError where folder or data cannot be read.
         """
-        if not self.folder.is_dir():
-            raise ConfigError(f"{self.folder} is not a folder", next_step="automc bundle build RUN")
+        self._need()
+        if data is not None and not data.is_file():
+            raise ConfigError(f"{data}: no such file", next_step="give an npz file with x (raw samples) and y (labels)")
         command = [python or sys.executable, "-I", str(Path(shipped.__file__)), "--folder", str(self.folder), "--json"]
         command += ["--data", str(data.resolve())] if data is not None else []
         command += ["--latency"] if latency else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 4):
-            raise ConfigError(f"{self.folder} cannot be checked: {done.stderr.strip() or f'exit {done.returncode}'}")
+            raise ConfigError(
+                f"{self.folder} cannot be checked: {done.stderr.strip() or f'exit {done.returncode}'}",
+                next_step="correct --data, or build the bundle again: automc bundle build RUN",
+            )
         answer = json.loads(done.stdout)
         return Verification(self.folder, tuple(BundleCheck(**item) for item in answer["checks"]), answer["device"])
 
     def inspect(self) -> dict[str, JsonValue]:
         """What the JSON files and recipe.yaml state, by file name without ending; every hash is checked first.
 
-        Raises BundleError where a file was changed.
+        Raises BundleError where a file was changed, ConfigError where the folder is no bundle at all.
         """
         import yaml
 
+        self._need()
         files = shipped.check_files(self.folder)
         if files["status"] != "ok":
             raise BundleError(f"{self.folder}: {files['detail']}", next_step=f"automc bundle verify {self.folder}")
@@ -95,3 +100,14 @@ class Bundle:
         }
         found["recipe"] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
         return found
+
+    def _need(self) -> None:
+        """Raises ConfigError where the folder is none, or holds nothing of a bundle; a part of one is a damaged one."""
+        if not self.folder.is_dir():
+            raise ConfigError(f"{self.folder} is not a folder", next_step="automc bundle build RUN")
+        if not any((self.folder / name).is_file() for name in ("manifest.json", "manifest.sha256", "expected.json")):
+            inside = self.folder / "bundle"
+            raise ConfigError(
+                f"{self.folder} is not a bundle (no manifest.json in it)",
+                next_step=f"give {inside}" if inside.is_dir() else "automc bundle build RUN",
+            )

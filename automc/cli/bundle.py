@@ -13,7 +13,9 @@ from automc.cli.output import AsJson, print_columns, print_json
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 commands = typer.Typer(
-    help="The deployable result, which proves its own numbers.", no_args_is_help=True, rich_markup_mode=None
+    help="The deployable result, which proves its own numbers.\n\nExample: automc bundle verify runs/demo/bundle",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -94,7 +96,7 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
             typer.echo(f"{section}:")
             print_columns(
                 ("  figure", "value", "interval", "how"),
-                [(f"  {name}", *_figure(figure)) for name, figure in figures.items() if isinstance(figure, dict)],
+                [(f"  {name}", *_figure(name, figure)) for name, figure in figures.items() if isinstance(figure, dict)],
             )
     recipe = found["recipe"]
     assert isinstance(recipe, dict)
@@ -102,11 +104,15 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
     typer.echo(yaml.safe_dump(recipe["candidate"], sort_keys=False).rstrip())
 
 
-def _figure(figure: Mapping[str, object]) -> tuple[str, str, str]:
-    """Value with unit, interval, and how it was got, of a Figure as JSON."""
+def _figure(name: str, figure: Mapping[str, object]) -> tuple[str, str, str]:
+    """Value with unit, what kind of interval and which, and how it was got, of a Figure as JSON."""
+    from automc.bundle.card import INTERVALS
+
     how = [str(figure["kind"])]
     if figure.get("n") is not None:
         how.append(f"n={figure['n']}")
     how += [str(figure[key]) for key in ("split", "source") if figure.get(key)]
     value, low, high = (f"{float(str(figure[key])):.5g}" for key in ("value", "low", "high"))
-    return f"{value} {figure['unit']}", f"{low} to {high}", ", ".join(how)
+    label, _ = INTERVALS.get((name, str(figure["kind"])), ("", ""))
+    interval = "" if low == high else f"{low} to {high} ({label or 'as the source states'})"
+    return f"{value} {figure['unit']}", interval, ", ".join(how)

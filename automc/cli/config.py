@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automc.cli.output import AsJson, print_json
+from automc.cli.schema_words import commented
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-commands = typer.Typer(help="The one file a search is told by.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(
+    help="The one file a search is told by.\n\nExample: automc config init > search.yaml",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,15 +25,37 @@ def register(app: typer.Typer) -> None:
 
 
 @commands.command()
-def init() -> None:
-    """Print a config with every key, its default and its meaning, ready to edit.
+def init(
+    workload: Annotated[
+        str | None, typer.Option(help="Name of a workload, whose options are printed as well; default digits.")
+    ] = None,
+) -> None:
+    """Print a config with every key, its meaning, what is allowed and the default, ready to edit.
 
-    Example: automc config init > search.yaml
+    Example: automc config init --workload arrays > search.yaml
     """
     from automc.config import SearchConfig
+    from automc.workloads.registry import options_model
 
+    values = SearchConfig().model_dump(mode="json")
+    lines = commented(SearchConfig, values)
+    if workload is not None:
+        model = options_model(workload)
+        options = [] if model is None else commented(model, _defaults(model), depth=2)
+        lines[lines.index("  name: digits")] = f"  name: {workload}"
+        if options:
+            place = lines.index("  options: {}")
+            lines[place : place + 1] = ["  options:", *options]
     typer.echo("# A search by automc. Every key may be left out; what stands here is what it means when it is.")
-    typer.echo("\n".join(_commented(SearchConfig(), 0)))
+    typer.echo("\n".join(lines))
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, object]:
+    """The defaults of a model that may have required fields, as JSON."""
+    fields = {key: field for key, field in model.model_fields.items() if not field.is_required()}
+    made = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
+    dumped: dict[str, object] = model.model_construct(**made).model_dump(mode="json")
+    return dumped
 
 
 @commands.command()
@@ -47,25 +74,21 @@ def check(
     config: Annotated[Path, typer.Argument(help="The YAML file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Read a config as a search would and say what it asks for; data and device are not touched.
+    """Check everything that needs neither data nor training, and say what the config asks for.
+
+    That is every key, the workload's options, the strategy, the search space and the profile; exit 2 where one is
+    wrong. A network of your own (`package.module:factory`) is imported and built.
 
     Example: automc config check search.yaml
     """
     from automc.config import load_config
-    from automc.errors import ConfigError
-    from automc.search.strategies.registry import get_strategy
-    from automc.space import SearchSpace
-    from automc.workloads.registry import workload_names
+    from automc.search.checking import check_config
 
     loaded = load_config(config)
-    get_strategy(loaded.search.strategy)
-    space = SearchSpace.load(loaded.space)
-    if loaded.workload.name not in workload_names():
-        raise ConfigError(
-            f"{config}: workload.name: no workload is called {loaded.workload.name!r}{_nearest(loaded.workload.name)}"
-        )
+    checked = check_config(loaded, str(config))
+    space = checked.space
     if as_json:
-        print_json(loaded.model_dump(mode="json"))
+        print_json({**loaded.model_dump(mode="json"), "notes": list(checked.notes)})
         return
     rungs = ", ".join(f"{rung.candidates} at {rung.steps} steps" for rung in loaded.search.rungs)
     typer.echo(f"{config}: reads well")
@@ -73,36 +96,6 @@ def check(
     typer.echo(
         f"  space {loaded.space}: {space.size:,} candidates of {', '.join(space.techniques) or 'architecture alone'}"
     )
+    for note in checked.notes:
+        typer.echo(f"  note: {note}")
     typer.echo(f"  {loaded.search.strategy}, seed {loaded.search.seed}: {rungs}; {loaded.search.finalists} finalists")
-
-
-def _nearest(name: str) -> str:
-    from automc.space_file import nearest
-    from automc.workloads.registry import workload_names
-
-    return nearest(name, workload_names()) or f" (known: {', '.join(workload_names())})"
-
-
-def _commented(section: BaseModel, depth: int) -> list[str]:
-    """YAML lines of `section`, each key with its meaning above it; sections nest by indentation."""
-    import yaml
-    from pydantic import BaseModel
-
-    lines = []
-    pad = "  " * depth
-    dumped = section.model_dump(mode="json")
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
-        if isinstance(value, BaseModel):
-            first = (type(value).__doc__ or "").strip().splitlines()
-            lines += [f"{pad}# {first[0]}"] if first else []
-            lines += [f"{pad}{key}:", *_commented(value, depth + 1)]
-            continue
-        if field.description:
-            lines.append(f"{pad}# {field.description}")
-        if isinstance(dumped[key], list | dict):
-            text = f"{key}: " + yaml.safe_dump(dumped[key], sort_keys=False, default_flow_style=True, width=10_000)
-        else:
-            text = yaml.safe_dump({key: dumped[key]})
-        lines.append(pad + text.rstrip())
-    return lines

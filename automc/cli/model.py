@@ -97,10 +97,13 @@ def bench(
 
     Example: automc bench base.onnx runs/demo/bundle
     """
+    from automc.cost.graph import load_onnx
     from automc.measure.sessions import SessionSettings
     from automc.measure.timing import interleaved
 
     files = {str(path): _onnx_file(path) for path in models}
+    for file in files.values():
+        load_onnx(file)
     timings = interleaved(files, SessionSettings(threads=threads), runs=runs, passes=passes)
     if as_json:
         print_json({name: asdict(timing) for name, timing in timings.items()})

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(help="Name of a profile, or a folder that holds profile.yaml.")]
 
-commands = typer.Typer(help="The devices automc knows.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(
+    help="The devices automc knows.\n\nExample: automc profile calibrate --quick",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:

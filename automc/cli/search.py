@@ -74,10 +74,17 @@ def search(
     _search(load_config(config, _overrides(executor, workers, seed)), data_root, run, as_json)
 
 
-def resume(folder: Folder, as_json: AsJson = False) -> None:
+def resume(
+    folder: Folder,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Where the data have been moved to; default where the run began with them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Go on with an interrupted run.
 
-    Finished trials are kept and none is evaluated twice.
+    Finished trials are kept and none is evaluated twice. Data in another folder than at the start are taken only where
+    their digests are those in the run's lock file.
 
     Example: automc resume runs/demo
     """
@@ -85,7 +92,7 @@ def resume(folder: Folder, as_json: AsJson = False) -> None:
     from automc.search.loop import resume as resume_run
 
     with ProgressDisplay() as display:
-        run = resume_run(folder, watch=display)
+        run = resume_run(folder, data_root=data_root, watch=display)
     _print_run(run, as_json)
 
 

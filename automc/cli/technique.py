@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automc.cli.output import AsJson, print_columns, print_json
+from automc.cli.schema_words import allowed
 
 if TYPE_CHECKING:
     from automc.techniques.technique import Technique
 
-commands = typer.Typer(help="What automc can do to a model.", no_args_is_help=True, rich_markup_mode=None)
+commands = typer.Typer(
+    help="What automc can do to a model.\n\nExample: automc technique show channel_pruning",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +63,7 @@ def show(
     needs = [text for text, needed in (("data", item.needs_data), ("training", item.needs_training)) if needed]
     typer.echo(f"{'needs:':10} {', '.join(needs) or 'nothing but the model'}")
     rows = [
-        (key, _range(spec), _default(item, key), str(spec.get("description", "")))
+        (key, allowed(spec), _default(item, key), str(spec.get("description", "")))
         for key, spec in item.params.model_json_schema().get("properties", {}).items()
     ]
     if rows:
@@ -84,19 +89,3 @@ def _describe(item: Technique[Any]) -> dict[str, object]:
 def _default(item: Technique[Any], parameter: str) -> str:
     field = item.params.model_fields[parameter]
     return "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-
-
-def _range(spec: dict[str, Any]) -> str:
-    """The values a parameter may take, in words, from its JSON schema."""
-    if "anyOf" in spec:
-        return " or ".join(_range(choice) for choice in spec["anyOf"])
-    if "enum" in spec:
-        return ", ".join(str(value) for value in spec["enum"])
-    if "const" in spec:
-        return str(spec["const"])
-    low = spec.get("minimum", spec.get("exclusiveMinimum"))
-    high = spec.get("maximum", spec.get("exclusiveMaximum"))
-    if low is None and high is None:
-        return str(spec.get("type", "any"))
-    step = f", step {spec['step']}" if "step" in spec else ""
-    return f"{'' if low is None else low} to {'' if high is None else high}{step}"

@@ -14,18 +14,25 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_EXPORT = "export the model again, for example with torch.onnx.export(..., dynamo=True)"
+
 
 def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int = 1) -> KernelGraph:
     """Kernels of an ONNX model as ONNX Runtime on this host will execute them at ORT_ENABLE_ALL.
 
     model: fp32 as exported or as the runtime's offline optimisation left it, or with QuantizeLinear / DequantizeLinear
     pairs; a path may have its weights beside it. batch: extent of the first axis of every input.
-    Raises ConfigError where there is no such file, PredictorError where the runtime refuses the model,
+    Raises ConfigError where there is no such file or it is no model, PredictorError where the runtime refuses it,
     UnseenOperatorError where an operator's shape is unknown. The model given is not changed.
     """
     from automc.cost.lowering import lower
 
-    return lower(with_batch(_loaded(model) if isinstance(model, Path) else model, batch))
+    if not isinstance(model, Path):
+        return lower(with_batch(model, batch))
+    try:
+        return lower(with_batch(load_onnx(model), batch))
+    except PredictorError as error:
+        raise type(error)(f"{model}: {error.message}", next_step=error.next_step) from error
 
 
 def graph_from_trace(
@@ -58,16 +65,20 @@ def graph_from_trace(
     return lower(graph)
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The model in the user's file. Raises ConfigError where there is none, or it cannot be read as one."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ConfigError(f"{path}: no such file", next_step="give the path of an ONNX model")
     try:
-        return onnx.load(path)
-    except DecodeError as error:
-        raise PredictorError(f"{path}: not an ONNX model: {error}", next_step="export the model again") from error
+        model = onnx.load(path)
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # the last: of weights beside it
+        raise ConfigError(f"{path}: not an ONNX model: {error}", next_step=_EXPORT) from error
+    if not model.graph.node:
+        raise ConfigError(f"{path}: not an ONNX model: it holds no graph", next_step=_EXPORT)
+    return model
 
 
 def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automc.errors import MeasurementError
+from automc.errors import ConfigError, MeasurementError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -46,7 +46,7 @@ class SessionSettings:
 def open_session(model: Model, settings: SessionSettings | None = None) -> onnxruntime.InferenceSession:
     """A session at ORT_ENABLE_ALL. model: serialised bytes or a path.
 
-    Raises MeasurementError where ONNX Runtime cannot load the model.
+    Where ONNX Runtime cannot load the model: ConfigError for a file, which is the user's, MeasurementError for bytes.
     """
     import onnxruntime as ort
 
@@ -66,8 +66,8 @@ def open_session(model: Model, settings: SessionSettings | None = None) -> onnxr
     try:
         return ort.InferenceSession(source, options, providers=[chosen.provider])
     except _load_errors() as error:
-        name = "the model" if isinstance(model, bytes) else os.fspath(model)
-        raise MeasurementError(
+        kind, name = (MeasurementError, "the model") if isinstance(model, bytes) else (ConfigError, os.fspath(model))
+        raise kind(
             f"ONNX Runtime {ort.__version__} cannot load {name}: {error}",
             next_step="check the file with onnx.checker, then export it again",
         ) from error

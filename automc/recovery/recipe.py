@@ -12,13 +12,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(0.02, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(64, ge=1, description="samples of one optimiser step")
+    learning_rate: float = Field(0.02, gt=0, description="the highest, after warm-up; cosine decay follows")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent, Nesterov's")
+    weight_decay: float = Field(1e-4, ge=0, description="L2, of weights, not of biases and normalisation")
     warmup_share: float = Field(0.1, ge=0, le=0.5, description="share of the steps spent warming up the learning rate")
-    clip_norm: float = Field(5.0, gt=0)
-    augment: bool = True
+    clip_norm: float = Field(5.0, gt=0, description="a longer gradient is cut to this norm")
+    augment: bool = Field(True, description="shift and mirror as the workload declares")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of convolutions and products; weights, statistics and loss stay float32. On a processor that has "

@@ -107,12 +107,12 @@ def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
 def write_bundle_of(run: Run, trial: Trial, folder: Path) -> Bundle:
     """The bundle of one finalist of a finished run. Raises RunError where `trial` is not among its finalists."""
     from automc.evaluate import Evaluator
-    from automc.workloads.registry import create_workload
+    from automc.search.setup import workload_of
 
     points = {point.trial.candidate.id: point for point in run.finalists()}
     if trial.candidate.id not in points:
         raise RunError(f"{trial.candidate.id} is no finalist of {run.folder}", next_step=f"automc front {run.folder}")
-    workload = create_workload(run.config.workload.name, run.config.workload.options, run.data_root)
+    workload = workload_of(run)
     evaluator = Evaluator(run.config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
     return _write(run, points[trial.candidate.id], folder, evaluator)
 

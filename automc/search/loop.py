@@ -12,10 +12,11 @@ from automc.config import SearchConfig, load_config
 from automc.errors import RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
+from automc.search.checking import check
 from automc.search.conductor import Conductor
 from automc.search.fidelity import best_of_group, objectives_of, promoted
 from automc.search.progress import Watcher, nobody
-from automc.search.setup import Prepared, check, data_root_of, prepare
+from automc.search.setup import Prepared, data_root_of, move_data, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
@@ -44,9 +45,17 @@ def search(
         return _drive(run, watch)
 
 
-def resume(run_dir: Path | str, *, watch: Watcher = nobody) -> Run:
-    """Go on with an interrupted run: finished trials are replayed from its journal, none is evaluated again."""
+def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: Watcher = nobody) -> Run:
+    """Go on with an interrupted run: finished trials are replayed from its journal, none is evaluated again.
+
+    data_root: where the data have been moved to since the run began, which the run keeps. Raises ConfigError where
+    they are not the same, by the digests of the lock file.
+    """
     with Run.open(run_dir, writable=True) as run:
+        if data_root is not None:
+            root = data_root_of(data_root)
+            assert root is not None
+            move_data(run, root)
         return run if run.finished else _drive(run, watch)
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from automc.constraints import Limit, limits_of, needed_of
 from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
@@ -24,6 +24,13 @@ T = TypeVar("T")
 TRIES = 3
 
 
+@runtime_checkable
+class HasDigests(Protocol):
+    """A workload that reads data, and can say by sha256 which."""
+
+    def digests(self) -> dict[str, str]: ...
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What the loop runs on. evaluator and screener are None for a workload that scores its candidates itself."""
@@ -34,6 +41,7 @@ class Prepared:
     screener: Screener | None
 
 
+<<<<<<< HEAD
 def check(config: SearchConfig, data_root: Path | None) -> None:
     """Refuse what can be refused before a run folder exists: names, options, files. Raises ConfigError."""
     from automc.search.strategies.registry import get_strategy
@@ -52,23 +60,25 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
         )
 
 
+=======
+>>>>>>> fixA
 def prepare(run: Run, watch: Watcher) -> Prepared:
     """Check what the user gave, calibrate where asked, lock what must not change. Resuming checks it is still so.
 
     Raises ConfigError, StaleCalibrationError, RunError (data or base changed since the run began).
     """
     from automc.space import SearchSpace
-    from automc.workloads.registry import create_workload
 
     config = run.config
     watch(Progress("preparing", "reading the model and its data"))
-    workload = create_workload(config.workload.name, config.workload.options, run.data_root)
+    workload = workload_of(run)
     space = SearchSpace.load(config.space)
     limits = limits_of(config.constraints)
     _lock_space(run, space)
+    if isinstance(workload, HasDigests):
+        _lock_data(run, workload)
     if isinstance(workload, SelfScored):
         return Prepared(space, limits, None, None)
-    _lock_data(run, workload)
     _lock_profile(run, watch)
     evaluator = Evaluator(config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
     _measure_baseline(run, evaluator, watch)
@@ -86,17 +96,58 @@ def _lock_space(run: Run, space: SearchSpace) -> None:
         )
 
 
-def _lock_data(run: Run, workload: Workload) -> None:
+def workload_of(run: Run) -> Workload:
+    """The run's workload over the data folder of its lock file. Raises ConfigError where that is no longer there."""
+    from automc.workloads.registry import create_workload
+
+    section, root = run.config.workload, run.data_root
+    try:
+        return create_workload(section.name, section.options, root)
+    except ConfigError as error:
+        if root is None or root.is_dir():
+            raise
+        raise ConfigError(
+            f"{root}: is no longer there; the run {run.folder} read its data from it",
+            next_step=f"automc resume {run.folder} --data-root DIR",
+        ) from error
+
+
+def move_data(run: Run, data_root: Path) -> None:
+    """Have the run read its data from `data_root` from now on.
+
+    Raises ConfigError where files are missing, or any digest differs from the lock file's; nothing is changed then.
+    """
+    from automc.workloads.registry import create_workload
+
+    workload = create_workload(run.config.workload.name, run.config.workload.options, data_root)
+    if run.lock.get("digests") is not None and isinstance(workload, HasDigests):
+        changed = _changed(run, workload.digests())
+        if changed:
+            raise ConfigError(
+                f"{data_root}: is not the data that {run.folder} began with: {', '.join(changed)} differ (sha256)",
+                next_step="give the folder those data were moved to, or start a new run",
+            )
+    run.lock_in("data_root", str(data_root.resolve()))
+
+
+def _lock_data(run: Run, workload: HasDigests) -> None:
     digests = workload.digests()
-    locked = run.lock.get("digests")
-    if locked is None:
+    if run.lock.get("digests") is None:
         run.lock_in("digests", dict(digests))
-    elif locked != digests:
-        changed = [key for key in digests if not isinstance(locked, dict) or locked.get(key) != digests[key]]
+        return
+    changed = _changed(run, digests)
+    if changed:
         raise RunError(
             f"{run.folder}: {', '.join(changed)} changed since the run began (the digests differ)",
             next_step="restore them, or start a new run",
         )
+
+
+def _changed(run: Run, digests: dict[str, str]) -> list[str]:
+    """Names whose digest is not the one in the lock file."""
+    locked = run.lock.get("digests")
+    known = locked if isinstance(locked, dict) else {}
+    return [key for key in sorted({*digests, *known}) if known.get(key) != digests.get(key)]
 
 
 def _lock_profile(run: Run, watch: Watcher) -> None:

@@ -8,7 +8,6 @@ channels only come off together (Fang et al. 2023, DepGraph), in coupling.py.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from math import gcd
 from typing import Annotated, Literal
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from automc.errors import InfeasibleCandidate
+from automc.nearest import nearest
 from automc.techniques._importance import Criterion, taylor_effects, unit_scores
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
 from automc.techniques.edits import Fill, apply_edits
@@ -113,8 +113,7 @@ def _check_names(params: ChannelPruningParams, coupling: Coupling) -> None:
             continue
         if name in coupling.refused:
             raise InfeasibleCandidate(f"group_ratios: {name} cannot be pruned: {coupling.refused[name]}")
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest(name, known)
         raise InfeasibleCandidate(f"group_ratios: no group is called {name!r}{hint} (groups: {', '.join(known)})")
     if not known:
         reasons = "; ".join(f"{root}: {reason}" for root, reason in coupling.refused.items())

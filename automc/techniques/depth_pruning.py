@@ -8,7 +8,6 @@ Like Ensembles of Relatively Shallow Networks", who remove blocks of trained net
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from automc.errors import InfeasibleCandidate
+from automc.nearest import nearest
 from automc.techniques._evidence import Evidence, evidence_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, zeroed_copy
 from automc.techniques.edits import apply_edits
@@ -147,8 +147,7 @@ def _check_names(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
     known = [stage.name for stage in stages]
     for name in params.stage_ratios:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = nearest(name, known)
             raise InfeasibleCandidate(f"stage_ratios: no stage is called {name!r}{hint} (stages: {', '.join(known)})")
 
 

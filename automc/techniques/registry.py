@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -11,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
 from automc.techniques.technique import Technique
 
 
@@ -38,8 +38,7 @@ def get_technique(name: str) -> Technique[Any]:
     """The technique called `name`. Raises ConfigError naming the nearest known name."""
     where = _modules().get(name)
     if where is None:
-        near = difflib.get_close_matches(name, technique_names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest(name, technique_names())
         raise ConfigError(f"no technique is called {name!r}{hint}", next_step="automc technique list")
     module_name, _, attribute = where.partition(":")
     module = importlib.import_module(module_name)
@@ -52,4 +51,7 @@ def get_technique(name: str) -> Technique[Any]:
     for _, kind in inspect.getmembers(module, inspect.isclass):
         if issubclass(kind, Technique) and kind.__module__ == module.__name__ and getattr(kind, "name", None) == name:
             return kind()
-    raise ConfigError(f"{module_name} holds no Technique named {name!r}")
+    raise ConfigError(
+        f"{module_name} holds no Technique named {name!r}",
+        next_step=f"give the class `name = {name!r}`, the name of its entry point or file",
+    )

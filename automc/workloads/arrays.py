@@ -32,7 +32,7 @@ from automc.workloads.files import need_file, npz_shape, open_npz
 from automc.workloads.options import Options, parse_options
 from automc.workloads.tasks import Classification, Regression
 from automc.workloads.weights import load_weights, read_weights
-from automc.workloads.workload import SplitName, Workload
+from automc.workloads.workload import SplitName, Task, Workload
 
 Rows = dict[SplitName, tuple[np.ndarray, np.ndarray]]
 
@@ -44,7 +44,9 @@ class ArraysOptions(Options):
     )
     model_args: dict[str, JsonValue] = Field({}, description="arguments of that network or factory")
     weights: str | None = Field(None, description="npz, safetensors or state dict; trained on the spot where not given")
-    task: Literal["classification", "regression"] = "classification"
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="what accuracy means; a search needs classification"
+    )
     divide: float = Field(1.0, gt=0, description="samples are divided by it first")
     mean: tuple[float, ...] = Field((), description="then this is subtracted, per channel")
     std: tuple[float, ...] = Field((), description="then divided by this, per channel")
@@ -52,7 +54,7 @@ class ArraysOptions(Options):
     mirror: bool = Field(False, description="augmentation: mirror half of the pictures")
     train_steps: int = Field(1500, ge=1, le=1_000_000, description="steps of training where no weights are given")
     learning_rate: float = Field(0.05, gt=0, description="of that training")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of that training")
     calibration_samples: int = Field(512, ge=1, description="first samples of train that calibration reads")
 
     @model_validator(mode="after")
@@ -63,14 +65,22 @@ class ArraysOptions(Options):
             raise ValueError("std must be positive")
         return self
 
+    def chosen_task(self) -> Task:
+        return Classification() if self.task == "classification" else Regression()
+
+    def check(self) -> None:
+        """The network exists, can be built and is one. Runs the user's Python where `model` names a factory."""
+        build_network(self.model, self.model_args)
+
 
 class Arrays(Workload):
     name = "arrays"
+    options_model = ArraysOptions
     seen_by_base = frozenset({"train", "calibration"})
 
     def __init__(self, options: ArraysOptions, data_root: Path | None) -> None:
         self.options = options
-        self.task = Classification() if options.task == "classification" else Regression()
+        self.task = options.chosen_task()
         self._path = _find(data_root, options.file, "option file of workload arrays")
         self._weights = None
         if options.weights is not None:
@@ -79,12 +89,14 @@ class Arrays(Workload):
         if options.mean and len(options.mean) != self._sample_shape[0]:
             raise ConfigError(
                 f"workload.options: mean has {len(options.mean)} values, samples of {self._path} have "
-                f"{self._sample_shape[0]} channels (shape {self._sample_shape})"
+                f"{self._sample_shape[0]} channels (shape {self._sample_shape})",
+                next_step="give one mean and one std per channel, the first axis of a sample",
             )
         if (options.shift_pixels or options.mirror) and len(self._sample_shape) != 3:
             raise ConfigError(
                 f"workload.options: shift_pixels and mirror need pictures (channels, height, width), "
-                f"but samples of {self._path} have shape {self._sample_shape}"
+                f"but samples of {self._path} have shape {self._sample_shape}",
+                next_step="leave shift_pixels and mirror out, or store pictures channels first",
             )
         self._splits: dict[SplitName, ArrayExamples] = {}
 
@@ -120,7 +132,10 @@ class Arrays(Workload):
                 check_samples(where, inputs, targets)
                 targets = targets.astype(np.float32).reshape(len(targets), -1)
                 if targets.shape[1] != outputs:
-                    raise ConfigError(f"{where}: {targets.shape[1]} values per label, the model gives {outputs}")
+                    raise ConfigError(
+                        f"{where}: {targets.shape[1]} values per label, the model gives {outputs}",
+                        next_step="give model_args that make as many outputs as a label has values",
+                    )
             elif name == "calibration":
                 check_samples(where, inputs, targets)
                 targets = targets.astype(np.int64)
@@ -168,7 +183,8 @@ class Arrays(Workload):
         if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.dtype != torch.float32:
             raise ConfigError(
                 f"workload.options.model: {self.options.model} must give one float32 tensor (batch, outputs), "
-                f"but gives {getattr(outputs, 'shape', type(outputs).__name__)}"
+                f"but gives {getattr(outputs, 'shape', type(outputs).__name__)}",
+                next_step="let its forward return the logits alone",
             )
         return int(outputs.shape[1])
 
@@ -208,13 +224,19 @@ def _sample(path: Path) -> tuple[tuple[int, ...], str]:
         key = "x" if "x" in stored.files else "train_x"
     shape, dtype = npz_shape(path, key)
     if len(shape) < 2 or dtype.kind not in "fiub":
-        raise ConfigError(f"{path}: {key} must be numbers of shape (samples, ...), but is {dtype} of shape {shape}")
+        raise ConfigError(
+            f"{path}: {key} must be numbers of shape (samples, ...), but is {dtype} of shape {shape}",
+            next_step="store the samples as one array of numbers, first axis the sample",
+        )
     return shape[1:], str(dtype)
 
 
 def _same_length(path: Path, key: str, x: np.ndarray, y: np.ndarray) -> None:
     if len(x) != len(y):
-        raise ConfigError(f"{path}: {key} holds {len(x)} samples but there are {len(y)} labels")
+        raise ConfigError(
+            f"{path}: {key} holds {len(x)} samples but there are {len(y)} labels",
+            next_step="store one label per sample, in the same order",
+        )
 
 
 def _by_share(x: np.ndarray, y: np.ndarray, parts: tuple[tuple[SplitName, float, float], ...]) -> Rows:

@@ -49,7 +49,7 @@ AUGMENTATION = Augmentation(pad=4, flip=True)
 
 
 class Cifar10Options(Options):
-    model: Literal["resnet20", "resnet56"] = "resnet20"
+    model: Literal["resnet20", "resnet56"] = Field("resnet20", description="which network")
     weights: str | None = Field(None, description="file below the data folder; models/cifar10_resnet/<model>.npz")
     train_samples: int | None = Field(None, ge=100, le=50_000, description="train on so many images only")
     validation_samples: int | None = Field(None, ge=100, le=4_900, description="score during the search on so many")
@@ -58,6 +58,7 @@ class Cifar10Options(Options):
 
 class Cifar10(Workload):
     name = "cifar10"
+    options_model = Cifar10Options
     task = Classification()
     seen_by_base = frozenset({"train", "calibration"})
 
@@ -152,8 +153,13 @@ def _decode(path: Path) -> np.ndarray:
             with Image.open(io.BytesIO(jpeg[start:end].tobytes())) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
-            raise ConfigError(f"{path}: picture {row} is no readable JPEG: {error}") from error
+            raise ConfigError(
+                f"{path}: picture {row} is no readable JPEG: {error}", next_step="download or write the file again"
+            ) from error
         if pixels.shape != (32, 32, 3):
-            raise ConfigError(f"{path}: picture {row} is {pixels.shape[1]}x{pixels.shape[0]}, not 32x32")
+            raise ConfigError(
+                f"{path}: picture {row} is {pixels.shape[1]}x{pixels.shape[0]}, not 32x32",
+                next_step="download or write the file again",
+            )
         images[row] = pixels.transpose(2, 0, 1)
     return images

@@ -22,7 +22,7 @@ from automc.workloads.examples import (
     rows_by_share,
 )
 from automc.workloads.networks import ResidualNetwork, initialise
-from automc.workloads.options import Options, parse_options
+from automc.workloads.options import NoOptions, parse_options
 from automc.workloads.tasks import Classification
 from automc.workloads.weights import load_weights
 from automc.workloads.workload import SplitName, Workload
@@ -35,10 +35,6 @@ CALIBRATION_SAMPLES = 128
 """The first samples of train: calibration reads inputs only and is a part of train."""
 
 
-class DigitsOptions(Options):
-    """None: everything about digits is fixed."""
-
-
 def network() -> ResidualNetwork:
     """Input (n, 1, 16, 16), 9 blocks in 3 stages, convolutional shortcuts: room for every structural technique."""
     return ResidualNetwork(1, (24, 48, 96), (3, 3, 3), 10, shortcut="B")
@@ -46,6 +42,7 @@ def network() -> ResidualNetwork:
 
 class Digits(Workload):
     name = "digits"
+    options_model = NoOptions
     task = Classification()
     seen_by_base = frozenset({"train", "calibration"})
 
@@ -81,7 +78,7 @@ class Digits(Workload):
 
 def create(options: dict[str, JsonValue], data_root: Path | None) -> Digits:
     """The embedded default; needs no data folder."""
-    parse_options(DigitsOptions, "digits", options)
+    parse_options(NoOptions, "digits", options)
     return Digits()
 
 
@@ -129,7 +126,7 @@ def _main() -> None:
     from safetensors.numpy import save_file
 
     if sys.argv[1:] != ["--train"]:
-        raise ConfigError("usage: python -m automc.workloads.digits --train")
+        raise ConfigError("wrong arguments", next_step="python -m automc.workloads.digits --train")
     weights = train_base()
     metadata = {
         "train_digest": Digits().split("train").digest,

@@ -191,7 +191,8 @@ def check_classification(where: str, inputs: np.ndarray, targets: np.ndarray, cl
     check_samples(where, inputs, targets)
     if targets.ndim != 1 or targets.dtype.kind not in "iu":
         raise ConfigError(
-            f"{where}: labels must be whole numbers, one per sample, but are {targets.dtype} of shape {targets.shape}"
+            f"{where}: labels must be whole numbers, one per sample, but are {targets.dtype} of shape {targets.shape}",
+            next_step="store the number of each sample's class, from 0, as an integer",
         )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
@@ -210,7 +211,9 @@ def check_classification(where: str, inputs: np.ndarray, targets: np.ndarray, cl
 def check_samples(where: str, inputs: np.ndarray, targets: np.ndarray) -> None:
     """Refuse an empty split, unequal lengths and NaN or infinities. Raises ConfigError."""
     if len(inputs) != len(targets):
-        raise ConfigError(f"{where}: {len(inputs)} inputs but {len(targets)} labels")
+        raise ConfigError(
+            f"{where}: {len(inputs)} inputs but {len(targets)} labels", next_step="store one label per sample"
+        )
     if len(inputs) == 0:
         raise ConfigError(f"{where}: the split is empty", next_step="give at least one sample of each class")
     for what, array in (("inputs", inputs), ("labels", targets)):

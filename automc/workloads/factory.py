@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 from torch import nn
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
 from automc.workloads.networks import LeNet, cifar_resnet, mlp
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
@@ -29,19 +30,31 @@ def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
     try:
         network = factory(**arguments)
     except TypeError as error:
-        raise ConfigError(f"workload.options.model_args do not fit {name}: {error}") from error
+        raise ConfigError(
+            f"workload.options.model_args do not fit {name}: {error}",
+            next_step=f"give model_args what it takes: {_taken(factory)}",
+        ) from error
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"workload.options.model: {name} returned {type(network).__name__}, not a torch nn.Module")
+        raise ConfigError(
+            f"workload.options.model: {name} returned {type(network).__name__}, not a torch nn.Module",
+            next_step="let it return the network",
+        )
     return network
+
+
+def _taken(factory: Callable[..., object]) -> str:
+    try:
+        return str(inspect.signature(factory))
+    except ValueError:  # written in C
+        return "see its documentation"
 
 
 def _imported(name: str) -> Callable[..., nn.Module]:
     module_name, colon, attribute = name.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, BUILT_IN, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"workload.options.model: no network is called {name!r}{hint} (built in: {', '.join(BUILT_IN)})",
+            f"workload.options.model: no network is called {name!r}{nearest(name, BUILT_IN)} "
+            f"(built in: {', '.join(BUILT_IN)})",
             next_step="name a built-in network, or your own as package.module:factory",
         )
     try:
@@ -52,8 +65,10 @@ def _imported(name: str) -> Callable[..., nn.Module]:
             next_step="install the package, or put its folder on PYTHONPATH",
         ) from error
     if not callable(getattr(module, attribute, None)):
-        near = difflib.get_close_matches(attribute, dir(module), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"workload.options.model: {module_name} has no function or class {attribute!r}{hint}")
+        raise ConfigError(
+            f"workload.options.model: {module_name} has no function or class {attribute!r}"
+            f"{nearest(attribute, dir(module))}",
+            next_step=f"correct it, or add it to {module.__file__ or module_name}",
+        )
     factory: Callable[..., nn.Module] = getattr(module, attribute)
     return factory

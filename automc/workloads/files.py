@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import zipfile
@@ -13,7 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
 from automc.profiles import cache_folder
+
+_SAVE = "write it again with numpy.savez, under the names that the workload reads"
 
 
 def need_file(root: Path | None, relative: str, what: str) -> Path:
@@ -29,9 +31,9 @@ def need_file(root: Path | None, relative: str, what: str) -> Path:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder", next_step="correct --data-root or AUTOMC_DATA")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"{path}: no such file{hint}", next_step=f"put it there, or correct the path of {what}")
+    raise ConfigError(
+        f"{path}: no such file{nearest(path.name, beside)}", next_step=f"put it there, or correct the path of {what}"
+    )
 
 
 def open_npz(path: Path, keys: Sequence[str] = ()) -> np.lib.npyio.NpzFile:
@@ -39,15 +41,17 @@ def open_npz(path: Path, keys: Sequence[str] = ()) -> np.lib.npyio.NpzFile:
     try:
         stored = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: not a readable npz file: {error}") from error
+        raise ConfigError(f"{path}: not a readable npz file: {error}", next_step=_SAVE) from error
     if not isinstance(stored, np.lib.npyio.NpzFile):
-        raise ConfigError(f"{path}: one bare array, not an npz file of named arrays")
+        raise ConfigError(f"{path}: one bare array, not an npz file of named arrays", next_step=_SAVE)
     for key in keys:
         if key not in stored.files:
             stored.close()
-            near = difflib.get_close_matches(key, stored.files, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{path}: no array is called {key!r}{hint} (there are: {', '.join(stored.files)})")
+            raise ConfigError(
+                f"{path}: no array is called {key!r}{nearest(key, stored.files)} "
+                f"(there are: {', '.join(stored.files)})",
+                next_step=f"store it in the file: np.savez(..., {key}=...)",
+            )
     return stored
 
 

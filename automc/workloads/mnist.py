@@ -38,13 +38,14 @@ PREPROCESSING = Preprocessing(raw_shape=(28, 28), raw_layout="HW", divide=255.0,
 class MnistOptions(Options):
     weights: str | None = Field(None, description="file below the data folder; trained on the spot where not given")
     train_steps: int = Field(1500, ge=1, le=100_000, description="steps of training where no weights are given")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of that training")
     train_samples: int | None = Field(None, ge=100, le=TRAIN_ROWS, description="train on the first so many images")
     calibration_samples: int = Field(512, ge=16, le=10_000, description="first images of train that calibration reads")
 
 
 class Mnist(Workload):
     name = "mnist"
+    options_model = MnistOptions
     task = Classification()
     seen_by_base = frozenset({"train", "calibration"})
 
@@ -72,7 +73,10 @@ class Mnist(Workload):
         with open_npz(self._path, ("x", "y")) as stored:
             images, labels = stored["x"], stored["y"].astype(np.int64)
         if images.shape[1:] != (28, 28) or len(images) <= TRAIN_ROWS:
-            raise ConfigError(f"{self._path}: x is {images.shape}, not more than {TRAIN_ROWS} images of 28x28")
+            raise ConfigError(
+                f"{self._path}: x is {images.shape}, not more than {TRAIN_ROWS} images of 28x28",
+                next_step="download or write the file again, training images first",
+            )
         images = images[:, np.newaxis]
         train = np.arange(TRAIN_ROWS if self.options.train_samples is None else self.options.train_samples)
         held = rows_by_share(images[TRAIN_ROWS:], (("validation", 0.0, 0.5), ("test", 0.5, 1.0)))

@@ -18,6 +18,8 @@ from automc.candidate import Candidate
 from automc.errors import ConfigError, InfeasibleCandidate
 from automc.space import SearchSpace
 from automc.trial import Figure, Metric
+from automc.workloads.files import file_digest
+from automc.workloads.options import NoOptions, parse_options
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = 6
@@ -37,6 +39,7 @@ class NasBench201:
     """
 
     name = "nasbench201"
+    options_model = NoOptions
 
     def __init__(self, data_root: Path) -> None:
         self._path = data_root / TABLE
@@ -70,6 +73,10 @@ class NasBench201:
             figures[metric] = Figure(value, value, value, unit, "measured", rung=rung, source=_SOURCE)
         return figures
 
+    def digests(self) -> dict[str, str]:
+        """sha256 of the table, for the lock file."""
+        return {"table": file_digest(self._path)}
+
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
         try:
@@ -88,7 +95,10 @@ class NasBench201:
         """Operations of the six edges -> row."""
         found = {operations_of(str(text)): row for row, text in enumerate(self._columns["arch_str"])}
         if len(found) != len(OPERATIONS) ** EDGES:
-            raise ConfigError(f"{self._path}: holds {len(found)} different cells, not {len(OPERATIONS) ** EDGES}")
+            raise ConfigError(
+                f"{self._path}: holds {len(found)} different cells, not {len(OPERATIONS) ** EDGES}",
+                next_step="download the table again",
+            )
         return found
 
 
@@ -96,14 +106,13 @@ def operations_of(architecture: str) -> tuple[str, ...]:
     """The six operations of '|a~0|+|b~0|c~1|+|d~0|e~1|f~2|', in that order. Raises ConfigError on anything else."""
     found = tuple(re.findall(r"\|?([a-z0-9_]+)~[0-2]\|", architecture))
     if len(found) != EDGES or not set(found) <= set(OPERATIONS):
-        raise ConfigError(f"{architecture!r} is not a NAS-Bench-201 cell")
+        raise ConfigError(f"{architecture!r} is not a NAS-Bench-201 cell", next_step="download the table again")
     return found
 
 
 def create(options: Mapping[str, JsonValue], data_root: Path | None) -> NasBench201:
     """Needs `--data-root`; takes no options."""
-    if options:
-        raise ConfigError(f"workload.options: nasbench201 takes none, got {', '.join(sorted(options))}")
+    parse_options(NoOptions, "nasbench201", options)
     if data_root is None:
         raise ConfigError(
             "the workload nasbench201 looks its scores up in a file",

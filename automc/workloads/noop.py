@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from automc.candidate import Candidate
-from automc.errors import ConfigError
 from automc.space import SearchSpace
 from automc.trial import Figure, Metric
+from automc.workloads.options import NoOptions, parse_options
 
 
 class Noop:
@@ -21,6 +21,7 @@ class Noop:
     """
 
     name = "noop"
+    options_model = NoOptions
 
     def space(self) -> SearchSpace:
         return SearchSpace.load(self.name)
@@ -43,6 +44,5 @@ def _figure(value: float, unit: str, rung: int) -> Figure:
 
 def create(options: Mapping[str, JsonValue], data_root: Path | None) -> Noop:
     """Takes no options and reads no data."""
-    if options:
-        raise ConfigError(f"workload.options: noop takes none, got {', '.join(sorted(options))}")
+    parse_options(NoOptions, "noop", options)
     return Noop()

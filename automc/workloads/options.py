@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
+
+if TYPE_CHECKING:
+    from automc.workloads.workload import Task
 
 
 class Options(BaseModel):
-    """Base of every workload's options."""
+    """Base of every workload's options. A workload class names its own as `options_model`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def chosen_task(self) -> Task | None:
+        """The task these options choose; None where the workload has one task whatever they are."""
+        return None
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without data, over several options or beyond. Raises ConfigError."""
+
+
+class NoOptions(Options):
+    """None: everything about the workload is fixed."""
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -29,12 +43,13 @@ def parse_options(kind: type[OptionsT], workload: str, options: Mapping[str, Jso
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(key, kind.model_fields, n=1)
-                known = ", ".join(kind.model_fields) or "none"
-                hint = f"did you mean {near[0]}?" if near else f"known options: {known}"
-                said.append(f"{key} is not an option of workload {workload}; {hint}")
+                known = f" (it takes: {', '.join(kind.model_fields) or 'none'})"
+                said.append(f"{key} is not an option of workload {workload}{nearest(key, kind.model_fields) or known}")
             elif fault["type"] == "missing":
                 said.append(f"{key} is required by workload {workload}")
             else:
-                said.append(f"{key} = {fault['input']!r}: {fault['msg']}")
-        raise ConfigError("workload.options: " + "; ".join(said), next_step="automc config schema") from error
+                reason = fault["msg"].removeprefix("Value error, ")
+                said.append(f"{key} = {fault['input']!r}: {reason}" if key else reason)
+        raise ConfigError(
+            "workload.options: " + "; ".join(said), next_step=f"automc config init --workload {workload}"
+        ) from error

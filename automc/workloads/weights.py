@@ -14,6 +14,8 @@ from automc.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+_AGAIN = "save the weights again: safetensors.torch.save_file(model.state_dict(), FILE)"
+
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """Tensors by name from .npz, .safetensors, or a state dict saved by torch (.pt, .pth; tensors only, no code).
@@ -33,13 +35,15 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             try:
                 tensors: dict[str, np.ndarray] = load_file(path)
             except SafetensorError as error:
-                raise ConfigError(f"{path}: damaged safetensors file: {error}") from error
+                raise ConfigError(f"{path}: damaged safetensors file: {error}", next_step=_AGAIN) from error
             return tensors
         if path.suffix in {".pt", ".pth", ".th"}:
             return _read_torch(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: cannot be read as weights: {error}") from error
-    raise ConfigError(f"{path}: weights are read from .npz, .safetensors, .pt or .pth, not from {path.suffix!r}")
+        raise ConfigError(f"{path}: cannot be read as weights: {error}", next_step=_AGAIN) from error
+    raise ConfigError(
+        f"{path}: weights are read from .npz, .safetensors, .pt or .pth, not from {path.suffix!r}", next_step=_AGAIN
+    )
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -57,7 +61,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
         stored = stored["state_dict"]
     if not isinstance(stored, dict) or not all(isinstance(item, torch.Tensor) for item in stored.values()):
-        raise ConfigError(f"{path}: holds {type(stored).__name__}, not a state dict of tensors")
+        raise ConfigError(f"{path}: holds {type(stored).__name__}, not a state dict of tensors", next_step=_AGAIN)
     return {str(key).removeprefix("module."): tensor.numpy() for key, tensor in stored.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from automc.trial import Direction
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
+
+    from automc.workloads.options import Options
 
 SplitName = Literal["train", "calibration", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "calibration", "validation", "test")
@@ -85,6 +87,8 @@ class Workload(ABC):
 
     name: str
     task: Task
+    options_model: ClassVar[type[Options] | None] = None
+    """What `options` of the config may hold; None: it cannot be told before the workload is made."""
     seen_by_base: frozenset[SplitName] = frozenset({"train"})
     """Splits the given weights were trained on; validation and test must not be among them (law 3)."""
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -279,8 +280,37 @@ def test_the_card_says_what_saves_only_download(bundle: Bundle) -> None:
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert "`unstructured_pruning`: saves only download" in card
     assert "`channel_pruning`: saves latency, memory, download" in card
-    assert "| speed-up | 2.00 times | 1 | measured, [1.9 to 2.1], n 200, interleaved medians |" in card
-    assert "| latency, 10th percentile | 1000 ms | 2000 ms | measured, [900 to 1100], n 200, p10 |" in card
+    assert "| speed-up | 2.00 times | 1 | measured, 95 % interval [1.9 to 2.1], n 200, interleaved medians |" in card
+    assert "| latency, 10th percentile | 1000 ms | 2000 ms | measured, passes [900 to 1100], n 200, p10 |" in card
+
+
+def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
+    predicted = {
+        "latency_ms": Figure(950.0, 800.0, 1200.0, "ms", "predicted", coverage=1.0, source="test: quick calibration"),
+        "energy_mj": Figure(2.0, 1.0, 4.0, "mJ", "predicted", coverage=1.0, source="a model"),
+    }
+    figures = contents().figures | {
+        "latency_ms": Figure(1000.0, 1000.0, 1100.0, "ms", "measured", n=200),  # the lowest pass is the figure itself
+        "drop_points": Figure(1.0, 0.5, 1.5, "points", "measured", n=6, split="test"),
+    }
+    bundle = write_bundle(tmp_path / "bundle", contents(figures=figures, predicted=predicted))
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert "| 1000 ms | 2000 ms | measured, passes [1000 to 1100], n 200 |" in card
+    assert (
+        "\n- latency, 10th percentile, measured: passes, no confidence interval: the lowest and the highest 10th "
+        in card
+    )
+    assert "\n- latency, 10th percentile, predicted: 90 % interval, the ratios of measured to predicted" in card
+    assert "\n- accuracy, measured: 95 % interval, of the mean over the samples" in card
+    assert "\n- drop from the reference, measured: 95 % interval, of the mean difference" in card
+    assert "\n- speed-up, measured: 95 % interval, of the median ratio, by the bootstrap" in card
+    assert "\n- energy per inference, predicted: assumed range, a factor of two" in card
+    table = card.partition("The reference is")[0]
+    brackets = [line for line in table.splitlines() if "[" in line]
+    assert len(brackets) == 6
+    assert all(re.search(r"(95 % interval|90 % interval|passes|assumed range) \[", line) for line in brackets)
+    explained = card.partition("What the square")[2].partition("Latency belongs")[0]
+    assert "memory" not in explained  # not stated, so not explained
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -23,13 +23,19 @@ from automc.errors import (
 HEAVY = {"torch", "ray", "onnx", "onnxruntime", "numpy", "pydantic", "sklearn", "optuna", "rich"}
 
 
-def leaf_commands() -> list[tuple[str, ...]]:
+def commands() -> list[tuple[str, ...]]:
+    """Every command and every group, the whole included, as it is typed."""
     group = typer.main.get_command(main_module.app)
-    found: list[tuple[str, ...]] = []
+    found: list[tuple[str, ...]] = [()]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        found += [(name, sub) for sub in inner] if inner else [(name,)]
+        found += [(name,), *((name, sub) for sub in getattr(command, "commands", ()))]
     return found
+
+
+def leaf_commands() -> list[tuple[str, ...]]:
+    every = commands()
+    groups = {command[0] for command in every if len(command) == 2}
+    return [command for command in every if len(command) == 2 or (len(command) == 1 and command[0] not in groups)]
 
 
 def test_help_imports_nothing_heavy_and_answers_in_half_a_second() -> None:
@@ -48,11 +54,12 @@ def test_help_imports_nothing_heavy_and_answers_in_half_a_second() -> None:
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize("command", leaf_commands(), ids=" ".join)
-def test_every_command_has_an_example_in_its_help(automc, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command) or "automc")
+def test_every_command_and_every_group_ends_its_help_with_an_example(automc, command: tuple[str, ...]) -> None:
     answer = automc(*command, "--help")
     assert answer.code == 0
-    assert f"Example: automc {' '.join(command)}" in " ".join(answer.out.split())
+    paragraphs = answer.out.partition("Options:")[0].partition("Arguments:")[0].strip().split("\n\n")
+    assert " ".join(paragraphs[-1].split()).startswith(" ".join(("Example: automc", *command)))
 
 
 def test_every_command_of_the_issue_exists() -> None:

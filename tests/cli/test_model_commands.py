@@ -36,5 +36,16 @@ def test_a_file_that_is_no_model_is_refused_with_its_name(automc, tmp_path: Path
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"not a model")
     answer = automc("bench", str(path))
-    assert answer.code == 1
-    assert "broken.onnx" in answer.err
+    assert answer.code == 2
+    assert f"{path}: not an ONNX model" in answer.err
+    assert "next: export the model again" in answer.err
+
+
+def test_a_model_that_the_runtime_refuses_is_the_users_file_and_is_named(automc, tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    path = tmp_path / "refused.onnx"
+    path.write_bytes(model.SerializeToString())
+    answer = automc("bench", str(path))
+    assert answer.code == 2
+    assert str(path) in answer.err

@@ -64,6 +64,19 @@ def test_an_unknown_operator_is_named_with_its_shape_and_no_total_is_printed(
     assert [row["operator"] for row in answer.json["unseen"]] == ["Softmax"]
 
 
+@pytest.mark.parametrize("content", [b"not a model", b""])
+def test_predict_and_bench_say_alike_that_a_file_is_no_model(
+    automc, device: Path, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    predicted, measured = automc("predict", str(path), "--profile", str(device)), automc("bench", str(path))
+    assert predicted.code == measured.code == 2
+    assert predicted.err == measured.err
+    assert f"{path}: not an ONNX model" in predicted.err
+    assert "\n  next: " in predicted.err
+
+
 def test_a_damaged_calibration_is_refused(automc, device: Path, onnx_file: Path) -> None:
     path = device / "calibration.json"
     path.write_text(path.read_text().replace("1", "2", 1))

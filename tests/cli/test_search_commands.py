@@ -96,9 +96,20 @@ def test_resuming_a_finished_run_prints_it_again(automc, config: Path, tmp_path:
 
 def test_what_is_no_run_is_said_to_be_none(automc, tmp_path: Path) -> None:
     for command in ("resume", "front", "report"):
-        answer = automc(command, str(tmp_path))
-        assert answer.code == 4
-        assert "is not a run" in answer.err
+        for folder in (tmp_path, tmp_path / "none"):
+            answer = automc(command, str(folder))
+            assert answer.code == 2
+            assert f"{folder}: is not a run" in answer.err
+            assert "\n  next: " in answer.err
+
+
+def test_a_misspelt_run_gets_the_nearest(automc, config: Path, tmp_path: Path) -> None:
+    Run.create(tmp_path / "mine", config_in(tmp_path), data_root=None).close()
+    answer = automc("front", str(tmp_path / "mime"))
+    assert answer.code == 2
+    assert str(tmp_path / "mine") in answer.err
+    assert "did you mean mine?" in answer.err
+    assert automc("bundle", "build", str(tmp_path / "mime")).code == 2
 
 
 def test_a_run_that_has_not_ended_has_no_front_and_says_how_to_go_on(automc, config: Path, tmp_path: Path) -> None:

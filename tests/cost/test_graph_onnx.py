@@ -214,7 +214,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("this is no protocol buffer")
-    with pytest.raises(PredictorError, match=r"text\.onnx: not an ONNX model"):
+    with pytest.raises(ConfigError, match=r"text\.onnx: not an ONNX model"):
         graph_from_onnx(path)
 
 

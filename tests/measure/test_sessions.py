@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.errors import MeasurementError
+from automc.errors import ConfigError, MeasurementError
 from automc.measure.probes import probe_network
 from automc.measure.sessions import SessionSettings, open_session, random_inputs, run
 
@@ -41,5 +41,5 @@ def test_a_damaged_or_missing_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="cannot load the model") as caught:
         open_session(b"not a model")
     assert caught.value.next_step is not None
-    with pytest.raises(MeasurementError, match=r"none\.onnx"):
+    with pytest.raises(ConfigError, match=r"none\.onnx"):
         open_session(tmp_path / "none.onnx")

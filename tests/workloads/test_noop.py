@@ -25,5 +25,5 @@ def test_its_space_holds_ten_million_points() -> None:
 
 
 def test_it_takes_no_options() -> None:
-    with pytest.raises(ConfigError, match="noop takes none, got speed"):
+    with pytest.raises(ConfigError, match="speed is not an option of workload noop"):
         create_workload("noop", {"speed": 1}, None)

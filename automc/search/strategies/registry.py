@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -10,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from automc.errors import ConfigError
+from automc.nearest import nearest
 from automc.search.strategies.strategy import Screen, Strategy, everything
 from automc.space import SearchSpace
 
@@ -36,9 +36,10 @@ def get_strategy(name: str) -> type[Strategy]:
     """The strategy called `name`. Raises ConfigError naming the nearest known name."""
     where = _modules().get(name)
     if where is None:
-        near = difflib.get_close_matches(name, strategy_names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"no strategy is called {name!r}{hint} (known: {', '.join(strategy_names())})")
+        raise ConfigError(
+            f"no strategy is called {name!r}{nearest(name, strategy_names())} (known: {', '.join(strategy_names())})",
+            next_step=f"set search.strategy to one of: {', '.join(strategy_names())}",
+        )
     module_name, _, attribute = where.partition(":")
     module = importlib.import_module(module_name)
     kinds = (
@@ -48,7 +49,10 @@ def get_strategy(name: str) -> type[Strategy]:
         if kind.name == name:
             found: type[Strategy] = kind
             return found
-    raise ConfigError(f"{module_name} holds no Strategy named {name!r}")
+    raise ConfigError(
+        f"{module_name} holds no Strategy named {name!r}",
+        next_step=f"give the class `name = {name!r}`, the name of its entry point or file",
+    )
 
 
 def _is_strategy(item: object) -> bool:

@@ -1,0 +1,130 @@
+"""What of a config can be refused before a run folder exists, and most of it before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automc.errors import ConfigError, StaleCalibrationError
+from automc.evaluate import SelfScored
+
+if TYPE_CHECKING:
+    from automc.config import SearchConfig
+    from automc.space import SearchSpace
+    from automc.workloads.workload import Task
+
+
+@dataclass(frozen=True)
+class Checked:
+    """space: as the config names it. notes: what the user should know and a search is not refused for."""
+
+    space: SearchSpace
+    notes: tuple[str, ...]
+
+
+def check_config(config: SearchConfig, source: str) -> Checked:
+    """Everything that needs neither data nor training: names, options, space, profile. source: what errors call it.
+
+    Where `workload.options.model` names the user's own factory, it is imported and called. Raises ConfigError with
+    `source` and the key.
+    """
+    from automc.search.strategies.registry import get_strategy
+    from automc.space import SearchSpace
+    from automc.workloads.options import parse_options
+    from automc.workloads.registry import check_options, options_model, workload_class
+
+    section = config.workload
+    with _at(source, "workload.name"):
+        kind = workload_class(section.name)
+    with _at(source):
+        check_options(section.name, section.options)
+    with _at(source, "search.strategy"):
+        get_strategy(config.search.strategy)
+    with _at(source, "space"):
+        space = SearchSpace.load(config.space)
+    if kind is not None and issubclass(kind, SelfScored):
+        return Checked(space, ())
+    model = options_model(section.name)
+    task = None if model is None else parse_options(model, section.name, section.options).chosen_task()
+    with _at(source):
+        _check_fit(section.name, task, space)
+    with _at(source, "profile"):
+        return Checked(space, _profile_notes(config))
+
+
+def check(config: SearchConfig, data_root: Path | None) -> None:
+    """As a search does before its run folder exists: the workload is made, so files are looked for as well.
+
+    Raises ConfigError; StaleCalibrationError where the profile is another machine's and may not be calibrated anew.
+    """
+    from automc.search.strategies.registry import get_strategy
+    from automc.space import SearchSpace
+    from automc.workloads.registry import create_workload
+
+    workload = create_workload(config.workload.name, config.workload.options, data_root)
+    space = SearchSpace.load(config.space)
+    get_strategy(config.search.strategy)
+    if isinstance(workload, SelfScored):
+        return
+    _check_fit(workload.name, workload.task, space)
+    problem = _profile_problem(config)
+    if problem is not None and not _calibrates(config):
+        raise problem
+
+
+def _check_fit(name: str, task: Task | None, space: SearchSpace) -> None:
+    """The task can be searched for and drops have something to be counted from."""
+    if task is not None and task.direction != "max":
+        raise ConfigError(
+            f"workload {name}: its metric {task.metric} is to be minimised, and the search maximises",
+            next_step="give a task whose metric grows with quality",
+        )
+    if all(anchor.name != "reference" for anchor in space.anchors):
+        raise ConfigError(
+            f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",
+            next_step="list a technique under `recovery`, for example fine_tune",
+        )
+
+
+def _calibrates(config: SearchConfig) -> bool:
+    """Whether a search may calibrate its profile itself."""
+    return config.profile == "host" and config.calibrate != "never"
+
+
+def _profile_problem(config: SearchConfig) -> ConfigError | StaleCalibrationError | None:
+    from automc.measure.fingerprint import check_fingerprint
+    from automc.profiles import load_profile
+
+    try:
+        check_fingerprint(load_profile(config.profile))
+    except (ConfigError, StaleCalibrationError) as error:
+        return error
+    return None
+
+
+def _profile_notes(config: SearchConfig) -> tuple[str, ...]:
+    """Raises ConfigError where there is no such profile and none will be made.
+
+    One of another machine is a note: the config may be meant for that machine.
+    """
+    problem = _profile_problem(config)
+    if problem is None:
+        return ()
+    if _calibrates(config):
+        return (f"profile {config.profile} is calibrated first ({config.calibrate}): {problem.message}",)
+    if isinstance(problem, ConfigError):
+        raise problem
+    return (f"a search on this machine would be refused: {problem.message}",)
+
+
+@contextmanager
+def _at(source: str, key: str = "") -> Iterator[None]:
+    """Names the file, and the key, in front of a ConfigError that does not."""
+    try:
+        yield
+    except ConfigError as error:
+        where = ": ".join(part for part in (source, key) if part)
+        raise ConfigError(f"{where}: {error.message}", next_step=error.next_step) from error
