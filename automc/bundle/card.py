@@ -55,6 +55,11 @@ INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
         "the ratios of measured to predicted that held 90 % of whole networks the calibration had not seen, widened by "
         "the share that lies outside the calibrated range",
     ),
+    ("energy_mj", "measured"): (
+        "passes",
+        "no confidence interval: the lowest and the highest of the passes, each of at least a second of runs with the "
+        "idle power subtracted; the figure is their median",
+    ),
     ("energy_mj", "predicted"): (
         "assumed range",
         "a factor of two either way, or more outside the calibrated range; no level can be stated for a model",

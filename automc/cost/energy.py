@@ -25,6 +25,7 @@ from automc.profiles import EnergySource
 POWERCAP = Path("/sys/class/powercap")
 MODEL_NAME = "Horowitz ISSCC 2014 model (45 nm) + assumed static power"
 MODEL_INTERVAL = 2.0
+LEAST_SHARE = 0.01  # of the idle energy; less is the drift of idling itself
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,6 @@ def find_counter(kind: str = "cpu") -> EnergyCounter | None:
         return None
 
 
-def energy_source(counter: EnergyCounter | None) -> EnergySource:
-    """What a profile says about its energy figures."""
-    return EnergySource(kind="model", detail=MODEL_NAME) if counter is None else counter.source
-
-
 def measure_energy_mj(
     run: Callable[[], object],
     counter: EnergyCounter,
@@ -179,8 +175,9 @@ def measure_energy_mj(
     while clock() - start < seconds:
         run()
         runs += 1
-    used = counter.millijoules() - before - idle_mw * (clock() - start)
-    if used <= 0:
+    idle = idle_mw * (clock() - start)
+    used = counter.millijoules() - before - idle
+    if used <= LEAST_SHARE * idle:
         raise MeasurementError(
             f"{runs} runs drew no more than idling ({idle_mw / 1e3:.2f} W)",
             next_step="close what else runs on this machine, then measure again",

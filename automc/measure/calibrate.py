@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from automc.cost.calibration import Calibration, ClassRange, Interval
-from automc.cost.energy import EnergyModel, energy_source, find_counter
+from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.fit import Fit, Observation, fit
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
@@ -27,6 +27,7 @@ from automc.measure.networks import Sample, essential, micro_models, random_netw
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
 from automc.profiles import (
+    EnergySource,
     HardwareProfile,
     HeldOut,
     Int8Facts,
@@ -181,7 +182,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         protocol=MeasurementProtocol(),
         noise_floor_percent=findings.noise_floor_percent,
         noise_floor_ms=findings.noise_floor_ms,
-        energy=energy_source(find_counter()),
+        energy=EnergySource(kind="model", detail=MODEL_NAME),  # of what is predicted; finalists are measured
         calibrated_unix_s=time.time(),
         calibration=mode,
         held_out=held_out,

@@ -14,7 +14,6 @@ from automc.evaluate import SelfScored
 if TYPE_CHECKING:
     from automc.config import SearchConfig
     from automc.space import SearchSpace
-    from automc.workloads.workload import Task
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ def check_config(config: SearchConfig, source: str) -> Checked:
     """
     from automc.search.strategies.registry import get_strategy
     from automc.space import SearchSpace
-    from automc.workloads.options import parse_options
-    from automc.workloads.registry import check_options, options_model, workload_class
+    from automc.workloads.registry import check_options, workload_class
 
     section = config.workload
     with _at(source, "workload.name"):
@@ -47,10 +45,8 @@ def check_config(config: SearchConfig, source: str) -> Checked:
         space = SearchSpace.load(config.space)
     if kind is not None and issubclass(kind, SelfScored):
         return Checked(space, ())
-    model = options_model(section.name)
-    task = None if model is None else parse_options(model, section.name, section.options).chosen_task()
     with _at(source):
-        _check_fit(section.name, task, space)
+        _check_reference(space)
     with _at(source, "profile"):
         return Checked(space, _profile_notes(config))
 
@@ -69,19 +65,14 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     get_strategy(config.search.strategy)
     if isinstance(workload, SelfScored):
         return
-    _check_fit(workload.name, workload.task, space)
+    _check_reference(space)
     problem = _profile_problem(config)
     if problem is not None and not _calibrates(config):
         raise problem
 
 
-def _check_fit(name: str, task: Task | None, space: SearchSpace) -> None:
-    """The task can be searched for and drops have something to be counted from."""
-    if task is not None and task.direction != "max":
-        raise ConfigError(
-            f"workload {name}: its metric {task.metric} is to be minimised, and the search maximises",
-            next_step="give a task whose metric grows with quality",
-        )
+def _check_reference(space: SearchSpace) -> None:
+    """Drops have something to be counted from."""
     if all(anchor.name != "reference" for anchor in space.anchors):
         raise ConfigError(
             f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",

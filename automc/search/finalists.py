@@ -10,7 +10,7 @@ import numpy as np
 
 from automc.config import SearchConfig
 from automc.constraints import Verdict, judge_all, limits_of
-from automc.errors import RunError
+from automc.errors import MeasurementError, RunError
 from automc.pareto import non_dominated, promote
 from automc.run import FrontPoint, Run
 from automc.search.fidelity import distinct, objectives_of
@@ -83,11 +83,31 @@ def remeasure(
         models = {"reference": run.artifacts.get(reference.artifacts["onnx"])}
         models.update({trial.candidate.id: run.artifacts.get(trial.artifacts["onnx"]) for trial in finalists})
         timings = patiently(lambda: measure_interleaved(models, evaluator.profile, baseline="reference"))
-        run.journal.append("measured", timings={name: _timing_json(timing) for name, timing in timings.items()})
+        shown: dict[str, Any] = {name: _timing_json(timing) for name, timing in timings.items()}
+        for name, energy in _energies(models, evaluator, watch).items():
+            shown[name]["energy"] = energy
+        run.journal.append("measured", timings=dict(shown))
         known = run.journal.last("measured")
     if known is None or not isinstance(known["timings"], dict):
         raise RunError(f"{run.folder}: the journal's measurements are damaged")
     return known["timings"]  # type: ignore[return-value]
+
+
+def _energies(models: Mapping[str, bytes], evaluator: Evaluator, watch: Watcher) -> dict[str, dict[str, Any]]:
+    """Energy of every model by the counter of this machine; nothing where it has none or something else drew more."""
+    from automc.cost.energy import find_counter
+    from automc.measure.energy import measure_models_mj
+
+    counter = find_counter()
+    if counter is None:
+        return {}
+    watch(Progress("measuring", f"reading the energy of {len(models)} models from {counter.source.detail}"))
+    try:
+        found = patiently(lambda: measure_models_mj(models, evaluator.profile, counter))
+    except MeasurementError as error:
+        watch(Progress("measuring", f"no energy could be read, its figures stay predicted: {error.message}"))
+        return {}
+    return {name: {"mj": list(values), "source": counter.source.detail} for name, values in found.items()}
 
 
 def _timing_json(timing: Timing) -> dict[str, Any]:
@@ -152,6 +172,12 @@ def points_of(
             timing["speedup"], timing["speedup_low"], timing["speedup_high"], "times", "measured", n=timing["n"],
             source="interleaved medians against the reference",
         )  # fmt: skip
+        if "energy" in timing:
+            if "energy_mj" in figures:
+                figures["predicted_energy_mj"] = figures["energy_mj"]
+            passes, source = sorted(timing["energy"]["mj"]), timing["energy"]["source"]
+            middle = passes[len(passes) // 2]
+            figures["energy_mj"] = Figure(middle, passes[0], passes[-1], "mJ", "measured", n=len(passes), source=source)
         figures.update(tested[trial.candidate.id])
         drafts.append((trial, figures))
     matrix = [[to_minimise(name, figures[name]) for name in config.objectives] for _, figures in drafts]

@@ -41,27 +41,6 @@ class Prepared:
     screener: Screener | None
 
 
-<<<<<<< HEAD
-def check(config: SearchConfig, data_root: Path | None) -> None:
-    """Refuse what can be refused before a run folder exists: names, options, files. Raises ConfigError."""
-    from automc.search.strategies.registry import get_strategy
-    from automc.space import SearchSpace
-    from automc.workloads.registry import create_workload
-
-    workload = create_workload(config.workload.name, config.workload.options, data_root)
-    space = SearchSpace.load(config.space)
-    get_strategy(config.search.strategy)
-    if isinstance(workload, SelfScored):
-        return
-    if all(anchor.name != "reference" for anchor in space.anchors):
-        raise ConfigError(
-            f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",
-            next_step="list a technique under `recovery`, for example fine_tune",
-        )
-
-
-=======
->>>>>>> fixA
 def prepare(run: Run, watch: Watcher) -> Prepared:
     """Check what the user gave, calibrate where asked, lock what must not change. Resuming checks it is still so.
 

@@ -65,9 +65,6 @@ class ArraysOptions(Options):
             raise ValueError("std must be positive")
         return self
 
-    def chosen_task(self) -> Task:
-        return Classification() if self.task == "classification" else Regression()
-
     def check(self) -> None:
         """The network exists, can be built and is one. Runs the user's Python where `model` names a factory."""
         build_network(self.model, self.model_args)
@@ -80,7 +77,7 @@ class Arrays(Workload):
 
     def __init__(self, options: ArraysOptions, data_root: Path | None) -> None:
         self.options = options
-        self.task = options.chosen_task()
+        self.task: Task = Classification() if options.task == "classification" else Regression()
         self._path = _find(data_root, options.file, "option file of workload arrays")
         self._weights = None
         if options.weights is not None:

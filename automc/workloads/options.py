@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from automc.errors import ConfigError
 from automc.nearest import nearest
 
-if TYPE_CHECKING:
-    from automc.workloads.workload import Task
-
 
 class Options(BaseModel):
     """Base of every workload's options. A workload class names its own as `options_model`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def chosen_task(self) -> Task | None:
-        """The task these options choose; None where the workload has one task whatever they are."""
-        return None
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong without data, over several options or beyond. Raises ConfigError."""

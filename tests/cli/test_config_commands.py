@@ -104,10 +104,6 @@ def test_schema_is_json_with_every_top_key(automc) -> None:
         ("workload: {name: arrays, options: {file: a.npz, model: resnet2}}", "no network is called 'resnet2'"),
         ("workload: {name: arrays, options: {file: a.npz, model: mlp, model_args: {}}}", "model_args do not fit mlp"),
         ("workload: {name: arrays, options: {file: a.npz, model: no.module:net}}", "No module named 'no'"),
-        (
-            "workload: {name: arrays, options: {file: a.npz, model: resnet20, task: regression}}",
-            "squared_error is to be minimised",
-        ),
     ],
 )
 def test_options_of_the_workload_are_checked_without_its_data(
