@@ -53,3 +53,10 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: a data test was skipped although AUTOMC_DATA is set: {call.excinfo}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of anything but timing itself must not fail because the machine is shared: passes may differ tenfold."""
+    if "measure" not in request.path.parts:
+        monkeypatch.setattr("automc.measure.timing.SPELL_RATIO", 10.0)
