@@ -98,7 +98,8 @@ def _energies(models: Mapping[str, bytes], evaluator: Evaluator, watch: Watcher)
     from automc.cost.energy import find_counter
     from automc.measure.energy import measure_models_mj
 
-    counter = find_counter()
+    on_gpu = evaluator.profile.execution_provider.startswith(("CUDA", "Tensorrt"))
+    counter = find_counter("gpu" if on_gpu else "cpu")
     if counter is None:
         return {}
     watch(Progress("measuring", f"reading the energy of {len(models)} models from {counter.source.detail}"))
