@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 _EXPORT = "export the model again, for example with torch.onnx.export(..., dynamo=True)"
 
 
-def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int = 1) -> KernelGraph:
+def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int | None = None) -> KernelGraph:
     """Kernels of an ONNX model as ONNX Runtime on this host will execute them at ORT_ENABLE_ALL.
 
     model: fp32 as exported or as the runtime's offline optimisation left it, or with QuantizeLinear / DequantizeLinear
-    pairs; a path may have its weights beside it. batch: extent of the first axis of every input.
+    pairs; a path may have its weights beside it. batch: extent of the first axis of every input; by default what the
+    model fixes, 1 where it leaves it open.
     Raises ConfigError where there is no such file or it is no model, PredictorError where the runtime refuses it,
     UnseenOperatorError where an operator's shape is unknown. The model given is not changed.
     """
@@ -81,8 +82,10 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+def with_batch(model: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:
     """The model with `batch` samples per run: itself where it has that already, else a copy.
+
+    batch: None keeps what is fixed and makes 1 of what is open.
 
     Raises PredictorError where an input has another axis that is not fixed.
     """
@@ -98,14 +101,15 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
                 next_step="export the model with fixed shapes apart from the batch",
             )
     extents = {item.type.tensor_type.shape.dim[0].dim_value for item in inputs if item.type.tensor_type.shape.dim}
-    if extents <= {batch}:
+    if extents <= {batch} or (batch is None and 0 not in extents):
         return model
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]  # declared for another batch; the runtime infers them anew
     for item in fixed.graph.input:
         if item.name not in weights and item.type.tensor_type.shape.dim:
-            item.type.tensor_type.shape.dim[0].dim_value = batch
+            first = item.type.tensor_type.shape.dim[0]
+            first.dim_value = batch or first.dim_value or 1
     for item in fixed.graph.output:
         item.type.tensor_type.ClearField("shape")
     return fixed

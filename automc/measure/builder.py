@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 9
+TOP = 7.65  # of a quantised range: about +-4 when signed
 
 Scheme = Literal["fp32", "u8s8", "s8s8"]
 Attribute = int | float | list[int]
@@ -27,10 +28,11 @@ FLOAT_ONLY = frozenset({"HardSwish", "Erf", "Gelu", "LayerNormalization", "Sqrt"
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the graph under construction; in the int8 form the output of its DequantizeLinear."""
+    """A tensor in the graph under construction; in the int8 form what its DequantizeLinear, of step `scale`, gives."""
 
     name: str
     shape: tuple[int, ...]
+    scale: float = 1.0
 
 
 class GraphBuilder:
@@ -81,7 +83,7 @@ class GraphBuilder:
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         batch, depth, height, width = x.shape
         name = self._name("conv")
-        weights = self._weights(name, (channels, depth // groups, kh, kw), fan_in=depth // groups * kh * kw)
+        weights = self._weights(name, (channels, depth // groups, kh, kw), depth // groups * kh * kw, x.scale)
         pads = [kh // 2, kw // 2, kh // 2, kw // 2]
         self._node(
             "Conv",
@@ -99,14 +101,14 @@ class GraphBuilder:
     def gemm(self, x: Value, features: int, *, act: str | None = None) -> Value:
         """Linear layer on (batch, features_in)."""
         name = self._name("gemm")
-        weights = self._weights(name, (features, x.shape[1]), fan_in=x.shape[1])
+        weights = self._weights(name, (features, x.shape[1]), x.shape[1], x.scale)
         self._node("Gemm", [x.name, *weights], {"transB": 1}, output=name)
         return self._activate(Value(name, (x.shape[0], features)), act)
 
     def linear(self, x: Value, features: int, *, act: str | None = None) -> Value:
         """Linear layer on (..., features_in) as exporters write it: MatMul with a constant, then Add of a bias."""
         name = self._name("matmul")
-        (weight, _) = self._weights(name, (features, x.shape[-1]), fan_in=x.shape[-1], transposed=True)
+        (weight, _) = self._weights(name, (features, x.shape[-1]), x.shape[-1], x.scale, transposed=True)
         self._node("MatMul", [x.name, weight], output=name)
         bias = self._constant(np.zeros(features, np.float32))
         y = self._after(Value(name, (*x.shape[:-1], features)), signed=True)
@@ -204,7 +206,7 @@ class GraphBuilder:
         scale, point = self._grid(signed=True)
         quantised = self._node("QuantizeLinear", [x.name, scale, point])
         padded = self._node("Pad", [quantised, pads, point])
-        return Value(self._node("DequantizeLinear", [padded, scale, point]), shape)
+        return Value(self._node("DequantizeLinear", [padded, scale, point]), shape, TOP / 255)
 
     def slice(self, x: Value, axis: int, stop: int, *, step: int = 1) -> Value:
         inputs = [x.name] + [self._constant(np.array([value], np.int64)) for value in (0, stop, axis, step)]
@@ -247,17 +249,17 @@ class GraphBuilder:
         if elementwise and not self.quantise_elementwise:
             return x
         # a rectifier at 6 disappears only where the quantised range ends there too
-        return self._requantise(x, signed=act not in ("Relu", "Clip", "Sigmoid"), top=5.999 if act == "Clip" else 7.65)
+        return self._requantise(x, signed=act not in ("Relu", "Clip", "Sigmoid"), top=5.999 if act == "Clip" else TOP)
 
-    def _requantise(self, x: Value, *, signed: bool, top: float = 7.65) -> Value:
+    def _requantise(self, x: Value, *, signed: bool, top: float = TOP) -> Value:
         """Insert Q-DQ after `x`; the range of `top` (about +-4 when signed) fits unit-variance activations."""
         if not self._quantised:
             return x
         scale, point = self._grid(signed=signed, top=top)
         quantised = self._node("QuantizeLinear", [x.name, scale, point])
-        return Value(self._node("DequantizeLinear", [quantised, scale, point]), x.shape)
+        return Value(self._node("DequantizeLinear", [quantised, scale, point]), x.shape, top / 255)
 
-    def _grid(self, *, signed: bool, top: float = 7.65) -> tuple[str, str]:
+    def _grid(self, *, signed: bool, top: float = TOP) -> tuple[str, str]:
         """Names of scale and zero point of a range of `top`."""
         unsigned = self.scheme == "u8s8"
         low = 0 if unsigned else -128
@@ -265,8 +267,13 @@ class GraphBuilder:
         point = self._constant(np.array(zero, np.uint8 if unsigned else np.int8))
         return self._constant(np.float32(top / 255)), point
 
-    def _weights(self, name: str, shape: tuple[int, ...], *, fan_in: int, transposed: bool = False) -> tuple[str, str]:
-        """Names of weight and bias: floats, or DequantizeLinear outputs of integer initialisers."""
+    def _weights(
+        self, name: str, shape: tuple[int, ...], fan_in: int, input_scale: float, *, transposed: bool = False
+    ) -> tuple[str, str]:
+        """Names of weight and bias: floats, or DequantizeLinear outputs of integer initialisers.
+
+        The step of the bias is that of the weights times that of the input: any other, and the runtime keeps floats.
+        """
         channels = shape[0]
         if not self._quantised:
             floats = self.generator.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(fan_in))
@@ -278,7 +285,8 @@ class GraphBuilder:
         axis = 1 if transposed else 0
         step = np.full(channels, 1 / (73 * np.sqrt(fan_in)), np.float32)  # 73: deviation of uniform int8
         weight = self._dequantised(integers, step, np.zeros(channels, np.int8), axis)
-        bias = self._dequantised(np.zeros(channels, np.int32), step * np.float32(0.03), np.zeros(channels, np.int32), 0)
+        zeros = np.zeros(channels, np.int32)
+        bias = self._dequantised(zeros, step * np.float32(input_scale), zeros, 0)
         return weight, bias
 
     def _dequantised(self, integers: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int) -> str:

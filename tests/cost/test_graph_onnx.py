@@ -144,6 +144,8 @@ def test_a_fixed_batch_can_be_asked_for_otherwise_and_the_model_stays_as_it_was(
     model = convolution(32, 32, extent=1)
     before = model.SerializeToString(deterministic=True)
     assert graph_from_onnx(model, batch=2).macs == 2 * graph_from_onnx(model).macs
+    assert graph_from_onnx(convolution(32, 32, extent=3)).macs == 3 * graph_from_onnx(model).macs  # as it would be run
+    assert graph_from_onnx(convolution(32, 32, extent="n")).macs == graph_from_onnx(model).macs
     assert model.SerializeToString(deterministic=True) == before
 
 
