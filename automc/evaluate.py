@@ -31,7 +31,7 @@ from automc.errors import (
     TrainingDiverged,
     UnseenOperatorError,
 )
-from automc.run import ArtifactStore, Run
+from automc.run import ArtifactStore, Run, write_durably
 from automc.techniques.plan import Plan
 from automc.techniques.technique import Phase
 from automc.trial import Failure, FailureKind, Figure, Metric, Provenance, Trial
@@ -306,9 +306,7 @@ class Evaluator:
 
     def _remember(self, key: str, trial: Trial) -> None:
         self.cache.mkdir(exist_ok=True)
-        part = self.cache / f".{key}.{os.getpid()}.part"
-        part.write_text(canonical_json(trial.to_json()))
-        part.replace(self.cache / f"{key}.json")
+        write_durably(self.cache / f"{key}.json", canonical_json(trial.to_json()).encode())
 
 
 def _versions() -> dict[str, str]:

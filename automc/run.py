@@ -40,19 +40,11 @@ class ArtifactStore:
         """
         name = hashlib.sha256(content).hexdigest()
         path = self.folder / name
-        part = path.with_name(f".{name}.{os.getpid()}.part")
         try:
-            if _digest_of(path) == name:
-                return name
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
-            _sync_folder(self.folder)
+            if _digest_of(path) != name:
+                _make_folder(self.folder)
+                write_durably(path, content)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise RunError(
                 f"{path}: cannot be written: {error.strerror}",
                 next_step=f"make room, then: automc resume {self.folder.parent}",
@@ -116,6 +108,8 @@ class Run:
             self._hold()
         try:
             self.journal = Journal(folder / "journal.jsonl", writable=writable)
+            if writable:
+                _sync_folder(folder)  # the journal's own name: its lines are synced one by one
         except (RunError, OSError):
             if self._held is not None:
                 self._held.close()
@@ -133,7 +127,7 @@ class Run:
             )
         lock: dict[str, JsonValue] = {"data_root": None if data_root is None else str(data_root.resolve())}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             _write_lock(folder, config, lock)
         except OSError as error:
             raise ConfigError(
@@ -222,9 +216,7 @@ class Run:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run whole or not at all."""
         path = self.folder / name
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text)
-        part.replace(path)
+        write_durably(path, text.encode())
         return path
 
     def close(self) -> None:
@@ -261,8 +253,29 @@ def _digest_of(path: Path) -> str | None:
         return None
 
 
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write whole or not at all; on return it survives a power failure. Raises OSError, nothing left behind."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last: its entry is on disk only once the folder itself is."""
+    """Make a new name in `folder` last: it is on disk only once the folder itself is."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -287,9 +300,8 @@ def _runs_near(folder: Path) -> str:
 
 
 def _write_lock(folder: Path, config: SearchConfig, lock: Mapping[str, JsonValue]) -> None:
-    part = folder / f".{LOCK}.part"
-    part.write_text(dump_config(config) + "---\n" + yaml.safe_dump(dict(lock), sort_keys=False))
-    part.replace(folder / LOCK)
+    text = dump_config(config) + "---\n" + yaml.safe_dump(dict(lock), sort_keys=False)
+    write_durably(folder / LOCK, text.encode())
 
 
 def _mapping(value: JsonValue) -> Mapping[str, object]:

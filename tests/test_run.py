@@ -79,7 +79,9 @@ def test_an_artifact_is_stored_once_and_checked_on_reading(tmp_path: Path) -> No
         store.get("0" * 64)
 
 
-def test_an_artifact_is_on_disk_before_its_name_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_and_its_artifacts_are_on_disk_before_they_are_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced, fsync = [], os.fsync
 
     def watched(handle: int) -> None:
@@ -87,11 +89,15 @@ def test_an_artifact_is_on_disk_before_its_name_is_given_out(tmp_path: Path, mon
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
-    store = ArtifactStore(tmp_path / "artifacts")
-    name = store.put(b"weights")
-    assert synced == [f".{name}.{os.getpid()}.part", "artifacts"]  # the content, then the folder that names it
-    store.put(b"weights")
-    assert len(synced) == 2
+    with Run.create(tmp_path / "r", SearchConfig(), data_root=None) as run:
+        lock = f".{LOCK}.{os.getpid()}.part"
+        # the run's own name, then the content of its lock file, then that file's name, then the journal's
+        assert synced == [tmp_path.name, lock, "r", "r"]
+        synced.clear()
+        name = run.artifacts.put(b"weights")
+        assert synced == ["r", f".{name}.{os.getpid()}.part", "artifacts"]
+        run.artifacts.put(b"weights")
+        assert len(synced) == 3
 
 
 @pytest.mark.parametrize("left", [b"Weights", b"wei", b""])

@@ -33,6 +33,15 @@ def test_drop_is_paired_over_the_same_samples() -> None:
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_of_errors_more_is_the_drop_and_none_is_a_share_of_right_answers() -> None:
+    # differences in hundredths: 10, 30 -> mean 20; sample deviation 14.142; half 1.96 * 14.142 / sqrt 2 = 19.6
+    drop = drop_figure(np.array([0.1, 0.2]), np.array([0.2, 0.5]), rung=1, split="test", direction="min")
+    assert (drop.value, drop.low, drop.high) == pytest.approx((20, 0.4, 39.6), abs=0.01)
+    faultless = mean_figure(np.zeros(3), rung=0, split="test", direction="min")
+    assert (faultless.value, faultless.low, faultless.high) == (0, 0, 0)
+    assert (faultless.unit, faultless.direction) == ("score", "min")
+
+
 def test_different_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="same samples"):
         drop_figure(np.ones(3), np.ones(4), rung=0, split="test")

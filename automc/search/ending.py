@@ -15,7 +15,7 @@ from automc.errors import InfeasibleSearchError, RunError
 from automc.pareto import non_dominated
 from automc.run import FrontPoint, Run
 from automc.search.choice import choose
-from automc.search.fidelity import distinct, objectives_of
+from automc.search.fidelity import distinct, objectives_of, predicted_ms
 from automc.search.finalists import points_of, remeasure, score_test_split, select, with_drop
 from automc.search.progress import Progress, Watcher
 from automc.search.provenance import write_provenance
@@ -83,7 +83,7 @@ def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
         FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, _scored_figures(trial, best))
         for trial, on_front in zip(trials, mask, strict=True)
     ]
-    return sorted(points, key=lambda point: (point.figures["latency_ms"].value, point.trial.candidate.id))
+    return sorted(points, key=lambda point: (predicted_ms(point.trial), point.trial.candidate.id))
 
 
 def _scored_figures(trial: Trial, best: float) -> dict[str, Figure]:

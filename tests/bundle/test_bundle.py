@@ -189,6 +189,30 @@ def test_accuracy_is_proved_again_from_data(
     assert check.delivered["value"] == pytest.approx(right / 6)
 
 
+@pytest.mark.parametrize(
+    ("off_by", "same_samples", "status"),
+    [
+        (0.0, True, "ok"),
+        (1e-3, True, "failed"),  # twice a distance of 1 and 0.001 more: about 0.2 % where a thousandth is allowed
+        (-0.5, True, "ok"),  # a smaller error than promised breaks no promise
+        (2.0, False, "failed"),  # every sample errs by 9 where at most 1.1 was promised
+    ],
+)
+def test_an_error_is_proved_again_and_may_be_smaller(
+    off_by: float, same_samples: bool, status: str, copy: Path, tmp_path: Path
+) -> None:
+    with np.load(copy / "golden.npz") as stored:
+        y = (stored["output_0"] + 1 + off_by).astype(np.float32)
+    np.savez(tmp_path / "test.npz", x=samples(), y=y)
+    promised = Figure(1.0, 0.9, 1.1, "score", "measured", n=6, split="test", direction="min").to_json()
+    digest = shipped.samples_digest(np.ascontiguousarray(samples().transpose(0, 3, 1, 2)), y) if same_samples else ""
+    restate(copy, metric="squared_error", figures={"accuracy": promised}, data_digests={"test": digest})
+    check = Bundle(copy).examine(tmp_path / "test.npz").checks[2]
+    assert check.status == status, check.detail
+    assert check.delivered is not None
+    assert check.delivered["value"] == pytest.approx((1 + off_by) ** 2, rel=1e-5)
+
+
 def test_data_of_another_shape_is_a_wrong_call_not_a_failed_bundle(bundle: Bundle, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((2, 9, 9, 3), np.uint8), y=np.zeros(2))
     with pytest.raises(ConfigError, match=r"a raw sample has shape \[8, 8, 3\]"):

@@ -31,7 +31,7 @@ from automc.recovery.recipe import Recipe
 from automc.recovery.training import RecoveryContext
 from automc.techniques.plan import Plan
 from automc.techniques.registry import get_technique, technique_names
-from automc.techniques.technique import Params, Phase, RecoveryTechnique, Technique
+from automc.techniques.technique import GraphTechnique, Params, Phase, RecoveryTechnique, Technique
 
 NAMES = technique_names()
 OF_PHASE = {phase: [name for name in NAMES if get_technique(name).phase is phase] for phase in Phase}
@@ -241,6 +241,13 @@ class TestGraph:
         feeds = [picture.numpy() for picture in PICTURES]
         tolerance = 1e-5 if getattr(technique, "lossless", False) else 0.25
         compare(run_onnx(graph, feeds), run_onnx(changed, feeds), tolerance=tolerance)
+
+    def test_the_precision_it_declares_is_the_one_it_writes(self, name: str, graph: onnx.ModelProto) -> None:
+        technique = get_technique(name)
+        assert isinstance(technique, GraphTechnique)
+        changed = technique.apply(graph, technique.plan(graph, technique.params(), context()))
+        integer = any(node.op_type == "QuantizeLinear" for node in changed.graph.node)
+        assert technique.precision == ("int8" if integer else None)  # else its candidates are screened by other costs
 
     def test_every_choice_leaves_the_input_alone_and_is_repeatable(self, name: str, graph: onnx.ModelProto) -> None:
         technique = get_technique(name)

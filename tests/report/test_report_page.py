@@ -13,7 +13,7 @@ from report_samples import failed, point, report_data, trial
 from automc.candidate import Candidate, Step
 from automc.report.data import effects
 from automc.report.page import render_report
-from automc.report.svg import Scale, front_svg, kernels_svg, scatter_svg, shown
+from automc.report.svg import Scale, _stair, front_svg, kernels_svg, scatter_svg, shown
 from automc.report.terminal import front_table
 from automc.search.fidelity import predicted_ms
 from automc.trial import Failure, Figure, Trial
@@ -201,6 +201,14 @@ def test_labels_of_close_points_do_not_lie_on_each_other() -> None:
     for index, (x, y) in enumerate(spots):
         for other_x, other_y in spots[:index]:
             assert abs(x - other_x) >= 7 or abs(y - other_y) >= 13
+
+
+def test_the_stair_of_errors_goes_down_to_the_smallest() -> None:
+    # x to the right, y downwards: the second spot is lower, so better, the third is further right and no lower
+    spots = [(10.0, 50.0), (20.0, 80.0), (30.0, 60.0)]
+    assert 'd="M10.0 50.0H20.0V80.0"' in _stair(spots, down=True)
+    assert _stair(spots, down=False) == ""  # higher is better: the first beats both
+    assert 'd="M10.0 80.0H20.0V50.0"' in _stair([(10.0, 80.0), (20.0, 50.0), (30.0, 60.0)], down=False)
 
 
 def test_charts_of_nothing_are_empty_frames() -> None:

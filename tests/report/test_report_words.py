@@ -37,6 +37,22 @@ def test_a_drop_beyond_its_interval_is_called_a_drop() -> None:
     assert in_words(data).headline == "5.52 times as fast, 3.1 points below the reference"
 
 
+def test_of_an_error_more_is_worse_than_the_reference() -> None:
+    def erring(item: FrontPoint, drop: float) -> FrontPoint:
+        error = replace(item.figures["accuracy"], direction="min")
+        moved = Figure(drop, drop - 0.5, drop + 0.5, "points", "measured", n=360, split="test")
+        return changed(item, accuracy=error, test_accuracy=error, test_drop_points=moved)
+
+    reference = erring(point("reference", anchor="reference"), 0.0)
+    worse = in_words(report_data(points=[erring(point("half_int8", chosen=True), 3.06), reference]))
+    assert worse.headline == "5.52 times as fast, 3.1 points worse than the reference"
+    assert any(said.startswith("The error on the test split is 3.06 points worse than") for said in worse.sentences)
+    better = in_words(report_data(points=[erring(point("half_int8", chosen=True), -3.06), reference]))
+    assert better.headline == "5.52 times as fast, 3.1 points better than the reference"
+    tie = in_words(report_data(points=[erring(point("half_int8", chosen=True), 0.1), reference]))
+    assert tie.headline == "5.52 times as fast, at an error that ties with the reference"
+
+
 def test_nothing_beats_int8_by_more_than_the_noise_is_said() -> None:
     # 2.55 (2.47 to 2.63) against 2.46 (2.39 to 2.53): the intervals overlap
     close = changed(point("pruned_int8", chosen=True), speedup=times(2.55, 2.47, 2.63))

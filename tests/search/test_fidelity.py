@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from automc.candidate import Candidate, Step
@@ -30,6 +32,39 @@ def ids(trials: list[Trial]) -> list[str]:
 
 def test_accuracy_is_negated_so_that_all_objectives_are_minimised() -> None:
     assert objectives_of(trial("a", 0.9, 2.0), OBJECTIVES) == (-0.9, 2.0)
+
+
+def erring(item: Trial) -> Trial:
+    """The same with its accuracy read as an error."""
+    return replace(item, figures={**(item.figures or {}), "accuracy": replace(item["accuracy"], direction="min")})
+
+
+def test_an_error_is_minimised_as_it_is() -> None:
+    assert objectives_of(erring(trial("a", 0.9, 2.0)), OBJECTIVES) == (0.9, 2.0)
+    worse, better = erring(trial("worse", 0.9, 1.0)), erring(trial("better", 0.1, 1.0))
+    assert ids(promoted([worse, better], 1, OBJECTIVES, frozenset())) == ["better"]
+
+
+def test_the_best_of_an_anchor_group_errs_little_more_than_the_reference() -> None:
+    reference = erring(trial("reference", 0.10, 4.0))
+    members = [erring(trial("slow", 0.10, 3.0)), erring(trial("fast", 0.105, 2.0)), erring(trial("broken", 0.5, 1.0))]
+    anchor = Anchor("int8_depth", tuple(item.candidate for item in members))
+    by_id = {item.candidate.id: item for item in members}
+    assert best_of_group(anchor, by_id, reference, max_drop=1.0) == members[1].candidate.id  # 0.105 <= 0.10 + 0.01
+    only = {key: item for key, item in by_id.items() if item is not members[0] and item is not members[1]}
+    assert best_of_group(anchor, only, reference, max_drop=1.0) == members[2].candidate.id
+
+
+def test_where_no_latency_is_known_the_smallest_within_the_drop_is_the_best() -> None:
+    def sized(name: str, size: float) -> Trial:
+        made = trial(name, 0.9, 1.0)
+        figures = {"accuracy": made["accuracy"], "size_bytes": Figure(size, size, size, "bytes", "measured")}
+        return replace(made, figures=figures)  # type: ignore[arg-type]
+
+    members = [sized("large", 20.0), sized("small", 10.0)]
+    anchor = Anchor("int8_depth", tuple(item.candidate for item in members))
+    by_id = {item.candidate.id: item for item in members}
+    assert best_of_group(anchor, by_id, members[0], max_drop=1.0) == members[1].candidate.id
 
 
 def test_a_missing_objective_is_an_error_not_a_zero() -> None:

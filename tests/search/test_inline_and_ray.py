@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from noop_runs import config_in, decisions
 from whole_runs import save_classes, small_config
 
@@ -13,6 +14,7 @@ from automc.run import Run
 from automc.search.loop import search
 from automc.trial import Trial
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ON_RAY = ExecutorSection(kind="ray", workers=2)
 MEASURED = {"latency_ms", "latency_median_ms", "speedup"}
 

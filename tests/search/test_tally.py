@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from automc.candidate import Candidate, Step
@@ -35,6 +37,14 @@ def test_failures_and_the_best_of_the_highest_rung_are_counted() -> None:
     snapshot = tally.progress()
     assert (snapshot.evaluated, snapshot.failed) == (3, 1)
     assert snapshot.best == "rung 1: accuracy 0.7000"
+
+
+def test_the_best_of_errors_is_the_least() -> None:
+    tally = Tally((Rung(candidates=4, steps=0),), workers=1)
+    for name, error in (("a", 0.4), ("b", 0.2), ("c", 0.3)):
+        made = done(name, 0, 1.0, 0, accuracy=error)
+        tally.add(replace(made, figures={"accuracy": replace(made["accuracy"], direction="min")}))
+    assert tally.progress().best == "rung 0: error 0.2000"
 
 
 def test_overlap_counts_seconds_with_two_or_more_workers_busy() -> None:

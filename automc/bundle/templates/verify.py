@@ -212,7 +212,7 @@ def check_accuracy(folder: Path, runner: ModuleType, expected: Mapping[str, Any]
     shown = f"delivered {value:{form}} (n {len(y)}, 95 % interval {low:{form}} to {high:{form}}), "
     shown += f"promised {promised['value']:{form}} ({promised['low']:{form}} to {promised['high']:{form}}, "
     shown += f"n {promised.get('n')}, {promised.get('split')} split)"
-    if promised.get("direction") == "min":  # of an error, less is better, and its size has no scale but its own
+    if metric == "squared_error":  # of an error, less is better, and it has no scale but its own
         sign, slack = -1.0, abs(promised["value"]) * expected["accuracy_tolerance"]
     else:
         sign, slack = 1.0, scale * expected["accuracy_tolerance"]
