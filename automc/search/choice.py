@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from automc.config import Constraints, Rule
 from automc.constraints import Limit, Verdict, limits_of
 from automc.errors import ConfigError, InfeasibleSearchError
+from automc.nearest import nearest
 from automc.run import FrontPoint
 
 _KEYS: dict[str, Callable[[FrontPoint], float]] = {
@@ -27,7 +28,11 @@ def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constrai
     if rule in by_id:
         return by_id[rule]
     if rule not in _KEYS and rule != "knee":
-        raise ConfigError(f"{rule!r} is no rule ({', '.join([*_KEYS, 'knee'])}) and no finalist's id")
+        hint = nearest(rule, [*_KEYS, "knee", *by_id])
+        raise ConfigError(
+            f"{rule!r} is no rule ({', '.join([*_KEYS, 'knee'])}) and no finalist's id{hint}",
+            next_step=f"give a rule, or an id: {', '.join(by_id) or 'none, no candidate came to the end'}",
+        )
     limits = limits_of(constraints)
     feasible = [point for point in points if _met(point, limits)]
     if not feasible:
