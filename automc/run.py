@@ -57,7 +57,10 @@ class ArtifactStore:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise RunError(f"{path}: artifact is missing: {error.strerror}") from error
+            raise RunError(
+                f"{path}: artifact is missing: {error.strerror}",
+                next_step="restore it, or run the search again: automc search CONFIG --run ANOTHER",
+            ) from error
         if hashlib.sha256(content).hexdigest() != name:
             raise RunError(f"{path}: artifact is damaged, its sha256 is not its name", next_step=f"rm {path}")
         return content
@@ -147,7 +150,10 @@ class Run:
             documents = list(yaml.safe_load_all(path.read_text()))
             raw, lock = documents
         except (yaml.YAMLError, ValueError) as error:
-            raise RunError(f"{path}: is damaged: {error}") from error
+            raise RunError(
+                f"{path}: is damaged: {error}",
+                next_step="restore it, or run the search again: automc search CONFIG --run ANOTHER",
+            ) from error
         run = cls(folder, parse_config(raw, str(path)), lock, writable=writable)
         if (folder / "front.json").is_file() and not run.journal.events:
             run.close()
@@ -291,11 +297,11 @@ def open_run(folder: Path | str) -> Run:
 def _runs_near(folder: Path) -> str:
     """What to type for want of a run in `folder`: the nearest beside it, else the runs there are."""
     roots = [folder, folder.parent, Path("runs")]
-    runs = [path.parent for root in roots for path in sorted(root.glob(f"*/{LOCK}"))]
+    runs = list(dict.fromkeys(path.parent for root in roots for path in sorted(root.glob(f"*/{LOCK}"))))
     if not runs:
         return "automc search CONFIG    (or give the folder of a run: ls runs/)"
     near = nearest(folder.name, [path.name for path in runs])
-    shown = ", ".join(dict.fromkeys(str(path) for path in runs[:5]))
+    shown = ", ".join(str(path) for path in runs[:5])
     return f"give the folder of a run, such as {shown}{near}"
 
 

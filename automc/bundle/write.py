@@ -212,20 +212,29 @@ def _write_golden(part: Path, contents: BundleContents) -> dict[str, list[dict[s
     try:
         session = runner.open_session(part)
     except runner.BundleInputError as error:
-        raise BundleError(str(error)) from error
+        raise BundleError(str(error), next_step="export the model again") from error
     wanted = session.get_inputs()
     inputs = [np.ascontiguousarray(array) for array in contents.golden_inputs]
     counts = {len(array) for array in inputs}
     if len(inputs) != len(wanted) or len(counts) != 1 or counts == {0}:
         shapes = [array.shape for array in inputs]
-        raise BundleError(f"golden_inputs: {len(wanted)} arrays of equally many samples needed, got shapes {shapes}")
+        raise BundleError(
+            f"golden_inputs: {len(wanted)} arrays of equally many samples needed, got shapes {shapes}",
+            next_step="give one array for every input of the model",
+        )
     if contents.golden_raw is not None:
         prepared = runner.prepare(contents.golden_raw, contents.preprocessing)
         if prepared.shape != inputs[0].shape or not np.allclose(prepared, inputs[0], rtol=0, atol=1e-5):
-            raise BundleError("the declared preprocessing does not turn golden_raw into golden_inputs")
+            raise BundleError(
+                "the declared preprocessing does not turn golden_raw into golden_inputs",
+                next_step="let the workload declare the preprocessing that it applies",
+            )
     outputs = runner.run_one_by_one(session, inputs)
     if not all(np.isfinite(array).all() for array in outputs):
-        raise BundleError("the model gives NaN or infinity on the golden samples")
+        raise BundleError(
+            "the model gives NaN or infinity on the golden samples",
+            next_step="choose another finalist: automc front RUN",
+        )
     arrays: dict[str, Any] = {f"input_{k}": array for k, array in enumerate(inputs)}
     arrays |= {f"output_{k}": array for k, array in enumerate(outputs)}
     if contents.golden_raw is not None:

@@ -96,6 +96,6 @@ def check(
     typer.echo(
         f"  space {loaded.space}: {space.size:,} candidates of {', '.join(space.techniques) or 'architecture alone'}"
     )
+    typer.echo(f"  {loaded.search.strategy}, seed {loaded.search.seed}: {rungs}; {loaded.search.finalists} finalists")
     for note in checked.notes:
         typer.echo(f"  note: {note}")
-    typer.echo(f"  {loaded.search.strategy}, seed {loaded.search.seed}: {rungs}; {loaded.search.finalists} finalists")

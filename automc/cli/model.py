@@ -71,13 +71,16 @@ def predict(
 
 
 def _print_costs(costs: Costs) -> None:
-    named = (("latency", costs.latency_ms), ("energy", costs.energy_mj), ("memory", costs.memory_mb))
+    from automc.bundle.card import INTERVALS
+
+    named = (("latency_ms", costs.latency_ms), ("energy_mj", costs.energy_mj), ("memory_mb", costs.memory_mb))
     print_columns(
-        ("cost", "predicted", "90 % interval", "calibrated", "from"),
+        ("cost", "predicted", "interval", "calibrated", "from"),
         [
             (
-                name, f"{item.value:.4g} {item.unit}", f"{item.low:.4g} to {item.high:.4g}", f"{item.coverage:.0%}",
-                item.source,
+                name.partition("_")[0], f"{item.value:.4g} {item.unit}",
+                f"{item.low:.4g} to {item.high:.4g} ({INTERVALS[name, 'predicted'][0]})",
+                f"{item.coverage:.0%}", item.source,
             )
             for name, item in named
         ],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_LEAVE_OUT = "leave the operator out of the model, or export it as operators that are known"
 _EXPORT = "export the model again, for example with torch.onnx.export(..., dynamo=True)"
 
 
@@ -33,7 +34,7 @@ def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int | None = None) 
     try:
         return lower(with_batch(load_onnx(model), batch))
     except PredictorError as error:
-        raise type(error)(f"{model}: {error.message}", next_step=error.next_step) from error
+        raise type(error)(f"{model}: {error.message}", next_step=error.next_step or _LEAVE_OUT) from error
 
 
 def graph_from_trace(

@@ -335,7 +335,10 @@ def runtime_memory_mb() -> float:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
-        raise MeasurementError(f"the runtime's memory could not be measured: {done.stderr.strip()[-300:]}")
+        raise MeasurementError(
+            f"the runtime's memory could not be measured: {done.stderr.strip()[-300:]}",
+            next_step="mend what this says, then calibrate again",
+        )
     return int(done.stdout) / 2**20
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from automc.config import Constraints, Rule
 from automc.constraints import Limit, Verdict, limits_of
 from automc.errors import ConfigError, InfeasibleSearchError
+from automc.nearest import nearest
 from automc.run import FrontPoint
 from automc.trial import Metric, to_minimise
 
@@ -30,7 +31,10 @@ def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constrai
     if rule in by_id:
         return by_id[rule]
     if rule not in _RULES:
-        raise ConfigError(f"{rule!r} is no rule ({', '.join(_RULES)}) and no finalist's id")
+        raise ConfigError(
+            f"{rule!r} is no rule ({', '.join(_RULES)}) and no finalist's id{nearest(rule, [*_RULES, *by_id])}",
+            next_step=f"give a rule, or an id: {', '.join(by_id) or 'none, no candidate came to the end'}",
+        )
     limits = limits_of(constraints)
     feasible = [point for point in points if _met(point, limits)]
     if not feasible:

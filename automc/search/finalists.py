@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from automc.search.loop import Ended
 
 INTERVAL_SHARE = 0.90  # predictions state a 90 % interval
+_RESTORE = "restore journal.jsonl, or run the search again: automc search CONFIG --run ANOTHER"
 
 
 def with_drop(run: Run, trial: Trial, reference: Trial) -> Trial:
@@ -89,7 +90,7 @@ def remeasure(
         run.journal.append("measured", timings=dict(shown))
         known = run.journal.last("measured")
     if known is None or not isinstance(known["timings"], dict):
-        raise RunError(f"{run.folder}: the journal's measurements are damaged")
+        raise RunError(f"{run.folder}: the journal's measurements are damaged", next_step=_RESTORE)
     return known["timings"]  # type: ignore[return-value]
 
 
@@ -146,7 +147,7 @@ def score_test_split(
         run.journal.append("tested", figures=figures)  # type: ignore[arg-type]
         known = run.journal.last("tested")
     if known is None or not isinstance(known["figures"], dict):
-        raise RunError(f"{run.folder}: the journal's test figures are damaged")
+        raise RunError(f"{run.folder}: the journal's test figures are damaged", next_step=_RESTORE)
     return {
         key: {name: Figure(**figure) for name, figure in item.items()}  # type: ignore[union-attr,arg-type]
         for key, item in known["figures"].items()

@@ -53,7 +53,7 @@ def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: W
     """
     with Run.open(run_dir, writable=True) as run:
         if data_root is not None:
-            root = data_root_of(data_root)
+            root = data_root_of(Path(data_root))
             assert root is not None
             move_data(run, root)
         return run if run.finished else _drive(run, watch)
@@ -200,7 +200,10 @@ class Loop:
                     self._submit(self._job(candidate, rung, below, None))
                 return
             if not trial.ok:
-                raise RunError(f"{self.run.folder}: the reference itself failed: {trial.failure}")
+                raise RunError(
+                    f"{self.run.folder}: the reference itself failed: {trial.failure}",
+                    next_step="mend the model, its data or the recipe under `recovery`, then start a new run",
+                )
             below = trial
 
     def _await_reference(self) -> None:

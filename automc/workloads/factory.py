@@ -22,7 +22,8 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
 
 
 def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
-    """The network, with random weights. Raises ConfigError where the name, the module or the arguments are wrong.
+    """The network, with random weights. Raises ConfigError where the name, the module or the arguments are wrong,
+    or the user's own code fails.
 
     A name with a colon runs the user's Python: `package.module:factory` is imported and called with `arguments`.
     """
@@ -33,6 +34,11 @@ def build_network(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
         raise ConfigError(
             f"workload.options.model_args do not fit {name}: {error}",
             next_step=f"give model_args what it takes: {_taken(factory)}",
+        ) from error
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(
+            f"workload.options.model: {name} failed: {type(error).__name__}: {error}",
+            next_step=f"mend it, or model_args ({dict(arguments)}); --debug shows where it failed",
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
@@ -63,6 +69,11 @@ def _imported(name: str) -> Callable[..., nn.Module]:
         raise ConfigError(
             f"workload.options.model: {name}: {error}",
             next_step="install the package, or put its folder on PYTHONPATH",
+        ) from error
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(
+            f"workload.options.model: {module_name} cannot be imported: {type(error).__name__}: {error}",
+            next_step=f"mend it until this works: python -c 'import {module_name}'",
         ) from error
     if not callable(getattr(module, attribute, None)):
         raise ConfigError(

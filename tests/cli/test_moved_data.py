@@ -15,6 +15,7 @@ from automc.errors import ConfigError, RunError
 from automc.run import LOCK, Run
 from automc.search.loop import resume
 from automc.search.setup import _lock_data, move_data, workload_of
+from automc.workloads.nasbench201 import TABLE
 from automc.workloads.networks import mlp
 
 CONFIG = {
@@ -113,3 +114,31 @@ def test_data_that_changed_in_place_are_still_the_runs_fault(run: Path, data: Pa
     np.savez(data / "mine.npz", **arrays)
     with Run.open(run, writable=True) as opened, pytest.raises(RunError, match="changed since the run began"):
         _lock_data(opened, workload_of(opened))
+
+
+@pytest.mark.data
+def test_a_stopped_run_goes_on_over_moved_data_to_the_front_it_would_have_had(
+    automc, data_root: Path, tmp_path: Path
+) -> None:
+    """A copy of the table of NAS-Bench-201; the run is cut in the middle of its journal, the folder renamed."""
+    (tmp_path / "data" / TABLE).parent.mkdir(parents=True)
+    shutil.copyfile(data_root / TABLE, tmp_path / "data" / TABLE)
+    config = tmp_path / "search.yaml"
+    config.write_text(
+        "workload: {name: nasbench201}\nspace: nasbench201\nobjectives: [accuracy, latency_ms]\nconstraints: {}\n"
+        "search: {rungs: [{candidates: 24, steps: 0}, {candidates: 6, steps: 1}]}\nexecutor: {kind: inline}\n"
+    )
+    folder = tmp_path / "run"
+    whole = automc("search", str(config), "--run", str(folder), "--data-root", str(tmp_path / "data"))
+    assert whole.code == 0, whole.err
+    assert set(locked(folder)["digests"]) == {"table"}
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    for name in ("front.json", "provenance.json"):
+        (folder / name).unlink()
+    moved = (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert automc("resume", str(folder)).code == 2
+    resumed = automc("resume", str(folder), "--data-root", str(moved))
+    assert resumed.code == 0, resumed.err
+    assert resumed.out == whole.out

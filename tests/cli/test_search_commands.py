@@ -152,6 +152,15 @@ def test_a_data_folder_that_is_not_there_is_named(automc, config: Path, tmp_path
     assert str(tmp_path / "none") in answer.err
 
 
+def test_a_profile_that_is_not_there_is_refused_before_a_folder_exists(automc, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("profile: nowhere\n")
+    answer = automc("search", str(file), "--run", str(tmp_path / "run"))
+    assert answer.code == 2
+    assert "no hardware profile is called 'nowhere'" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_demo_takes_the_first_free_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from automc.cli.search import _free_folder
 

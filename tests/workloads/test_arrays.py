@@ -135,6 +135,20 @@ def test_the_user_s_own_factory_is_called_with_its_arguments(
         build_network("my_networks:small", {"depth": 2})
 
 
+def test_a_factory_or_module_that_fails_is_the_users_and_its_error_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_networks.py").write_text("def small(width):\n    raise RuntimeError(f'no width {width}')\n")
+    (tmp_path / "broken_networks.py").write_text("def small(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="failing_networks:small failed: RuntimeError: no width 3"):
+        build_network("failing_networks:small", {"width": 3})
+    with pytest.raises(ConfigError, match=r"do not fit failing_networks:small.*\n  next: .*\(width\)"):
+        build_network("failing_networks:small", {})
+    with pytest.raises(ConfigError, match="broken_networks cannot be imported: SyntaxError"):
+        build_network("broken_networks:small", {})
+
+
 def test_a_network_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="no network is called 'resnet2'; did you mean resnet20"):
         build_network("resnet2", {})
