@@ -37,12 +37,22 @@ def search(
     config: a SearchConfig, a YAML file, or None for the embedded demo. run_dir: default runs/<name>.
     Raises ConfigError, InfeasibleSearchError, BundleError; RunInterrupted on Ctrl-C, after which `resume` goes on.
     """
-    resolved = config if isinstance(config, SearchConfig) else load_config(config)
+    resolved = _from_anywhere(config if isinstance(config, SearchConfig) else load_config(config))
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.name
     root = data_root_of(data_root)
     check(resolved, root)
     with Run.create(folder, resolved, data_root=root) as run:
         return _drive(run, watch)
+
+
+def _from_anywhere(config: SearchConfig) -> SearchConfig:
+    """With absolute paths of the space's file and the profile's folder: a run is resumed from any working folder."""
+    paths = {
+        name: str(Path(value).resolve())
+        for name, value in (("space", config.space), ("profile", config.profile))
+        if Path(value).is_file() or (Path(value) / "profile.yaml").is_file()
+    }
+    return config.model_copy(update=paths)
 
 
 def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: Watcher = nobody) -> Run:
