@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, combinations, permutations, product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import JsonValue, ValidationError
 
 from automc.candidate import Candidate, Step, canonical_json, digest
+from automc.chains import ORDER, RECOVER, RECOVERY, ChainRules
 from automc.errors import ConfigError, InfeasibleCandidate
-from automc.nearest import nearest, nearest_or_all
+from automc.nearest import nearest
 from automc.profiles import shipped_folder
 from automc.space_file import (
     AnchorFile,
@@ -32,12 +33,6 @@ from automc.space_file import (
 from automc.techniques import get_technique, technique_names
 from automc.techniques.technique import Phase, Technique
 from automc.yaml_files import read_yaml
-
-RECOVERY = "recovery"
-"""In a chain: whichever technique is chosen for recovery."""
-_LATE = (Phase.GRAPH, Phase.CODING)
-_RECOVER = "list a technique under `recovery`, for example fine_tune: {}"
-_ORDER = "change the order, or leave one of the two out: automc technique list"
 
 Assignment = Mapping[str, JsonValue]
 """A choice for each dimension by name; dimensions of techniques outside the chosen chain may be left out."""
@@ -80,7 +75,8 @@ class SearchSpace:
         self._architecture = {
             name: read_architecture(name, knob, f"{where}: architecture") for name, knob in spec.architecture.items()
         }
-        self._chains, self._graphs = self._written_chains() if spec.chains.list is not None else self._legal_chains()
+        self._rules = ChainRules(self._techniques, self._recoveries, where)
+        self._chains, self._graphs = self._rules.chains(spec.chains)
         self.dimensions = self._dimensions()
         self.anchors = self._anchors()
 
@@ -122,7 +118,7 @@ class SearchSpace:
         if unknown:
             raise ValueError(f"{self.where} has no dimension {sorted(unknown)[0]!r}")
         names = self._names(assignment)
-        reason = self._illegal(names)
+        reason = self._rules.illegal(names)
         if reason is not None:
             raise InfeasibleCandidate(reason)
         steps = tuple(self._step(name, self._parameters(name, assignment)) for name in names)
@@ -205,7 +201,7 @@ class SearchSpace:
         found: dict[tuple[str, ...], tuple[str, str, str]] = {}
         for labels in product(self._chains, self._graphs, self._recoveries or ("",)):
             names = self._sequence(*labels)
-            if names not in found and self._illegal(names) is None:
+            if names not in found and self._rules.illegal(names) is None:
                 found[names] = labels
         return found
 
@@ -219,90 +215,6 @@ class SearchSpace:
     def _sequence(self, chain_label: str, graph_label: str, recovery: str) -> tuple[str, ...]:
         model = tuple(recovery if word == RECOVERY else word for word in self._chains[chain_label])
         return model + self._graphs[graph_label]
-
-    def _illegal(self, names: Sequence[str]) -> str | None:
-        """Why these techniques cannot follow each other in this order, or None."""
-        for i, name in enumerate(names):
-            technique = self._techniques.get(name) or get_technique(name)
-            for later in names[i + 1 :]:
-                other = self._techniques.get(later) or get_technique(later)
-                if later in technique.excludes or name in other.excludes:
-                    return f"{name} and {later} exclude each other"
-                if later in technique.after:
-                    return f"{name} must come after {later}"
-                if technique.phase in _LATE and other.phase not in _LATE:
-                    return f"{name} works on the exported graph, so {later} must come before it"
-                if technique.phase is Phase.CODING and other.phase is Phase.GRAPH:
-                    return f"{name} codes the final graph, so {later} must come before it"
-        return None
-
-    def _legal_chains(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        chains: dict[str, tuple[str, ...]] = {}
-        limits = self.spec.chains
-        model = [name for name, technique in self._techniques.items() if technique.phase is Phase.MODEL]
-        recover = bool(self._recoveries) and limits.max_recoveries > 0
-        orders = chain.from_iterable(permutations(model, count) for count in range(limits.max_steps + 1))
-        for order in orders:
-            if self._illegal(order) is not None:
-                continue
-            last = (RECOVERY,) if recover else ()
-            between = range(1, len(order)) if recover and limits.max_recoveries == 2 else ()
-            for words in [(*order, *last), *((*order[:i], RECOVERY, *order[i:], *last) for i in between)]:
-                chains[_label(words)] = words
-        if len(chains) > limits.limit:
-            raise ConfigError(
-                f"{self.where}: chains.limit = {limits.limit}, but {len(chains)} chains are legal",
-                next_step="lower chains.max_steps or chains.max_recoveries, write the chains in chains.list, "
-                "or raise chains.limit",
-            )
-        late = [name for phase in _LATE for name, item in self._techniques.items() if item.phase is phase]
-        subsets = chain.from_iterable(combinations(late, count) for count in range(len(late) + 1))
-        ordered = (self._first_legal_order(subset) for subset in subsets)
-        return chains, {_label(names): names for names in ordered if names is not None}
-
-    def _first_legal_order(self, names: tuple[str, ...]) -> tuple[str, ...] | None:
-        return next((order for order in permutations(names) if self._illegal(order) is None), None)
-
-    def _written_chains(self) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        chains: dict[str, tuple[str, ...]] = {}
-        for i, words in enumerate(self.spec.chains.list or ()):
-            key = f"{self.where}: chains.list.{i}"
-            for word in words:
-                if word not in self._techniques and word != RECOVERY:
-                    hint = nearest_or_all(word, [*self._techniques, RECOVERY])
-                    raise ConfigError(
-                        f"{key}: {word!r} is not among this space's techniques{hint}",
-                        next_step=f"list {word} under `techniques`, or leave it out of the chain",
-                    )
-            recovering = [word for word in words if word == RECOVERY or word in self._recoveries]
-            if RECOVERY in words and not self._recoveries:
-                raise ConfigError(
-                    f"{key}: asks for recovery, but the space lists no technique under `recovery`", next_step=_RECOVER
-                )
-            finished = self._with_last_recovery(words)
-            if len(recovering) + len(finished) - len(words) > 2:
-                raise ConfigError(
-                    f"{key}: a chain holds at most 2 recoveries, the last one after the MODEL steps",
-                    next_step="leave one out; the last one is added where it is not written",
-                )
-            reason = self._illegal([self._recoveries[0] if word == RECOVERY else word for word in finished])
-            if reason is not None:
-                raise ConfigError(f"{key}: {reason}", next_step=_ORDER)
-            chains[_label(finished)] = finished
-        if not chains:
-            raise ConfigError(
-                f"{self.where}: chains.list holds no chain",
-                next_step="write at least one, such as [channel_pruning, recovery], or leave chains.list out",
-            )
-        return chains, {_label(()): ()}
-
-    def _with_last_recovery(self, words: tuple[str, ...]) -> tuple[str, ...]:
-        """`words` with a recovery after the last MODEL step, where the space recovers at all."""
-        early = [i for i, word in enumerate(words) if word == RECOVERY or self._techniques[word].phase not in _LATE]
-        end = early[-1] + 1 if early else 0
-        if not self._recoveries or (end and (words[end - 1] == RECOVERY or words[end - 1] in self._recoveries)):
-            return words
-        return (*words[:end], RECOVERY, *words[end:])
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +232,7 @@ class SearchSpace:
             raise ConfigError(f"{key}: {name} belongs under `{belongs}`", next_step=f"move it to `{belongs}`")
         if technique.needs_training and not self.spec.recovery:
             raise ConfigError(
-                f"{key}: {name} needs training, but the space lists no technique under `recovery`", next_step=_RECOVER
+                f"{key}: {name} needs training, but the space lists no technique under `recovery`", next_step=RECOVER
             )
         return technique
 
@@ -403,7 +315,7 @@ class SearchSpace:
                 if not self._recoveries:
                     raise ConfigError(
                         f"{key}: asks for recovery, but the space lists no technique under `recovery`",
-                        next_step=_RECOVER,
+                        next_step=RECOVER,
                     )
                 name = self._recoveries[0]
                 knobs = self._knobs[name]
@@ -418,11 +330,7 @@ class SearchSpace:
             knobs = read_knobs(name, given, f"{key}.{name}")
             varied = [[(field, value) for value in values] for field, values in knobs.varied.items()]
             options.append([self._step(name, {**knobs.fixed, **dict(chosen)}) for chosen in product(*varied)])
-        reason = self._illegal([steps[0].technique for steps in options])
+        reason = self._rules.illegal([steps[0].technique for steps in options])
         if reason is not None:
-            raise ConfigError(f"{key}: {reason}", next_step=_ORDER)
+            raise ConfigError(f"{key}: {reason}", next_step=ORDER)
         return Anchor(anchor.name, tuple(Candidate(steps) for steps in product(*options)))
-
-
-def _label(names: Sequence[str]) -> str:
-    return " > ".join(names) or "none"
