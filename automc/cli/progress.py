@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from automc.search.progress import Progress
 
 LOG_EVERY_S = 5.0
+ALIVE_EVERY_S = 60.0  # however long one candidate trains, the log says that it does
 BAR_WIDTH = 24
 
 
@@ -32,6 +34,8 @@ class ProgressDisplay:
         self._logged = float("-inf")
         self._logged_stage = ""
         self._shown: Progress | None = None
+        self._left = threading.Event()
+        self._alive = threading.Thread(target=self._say_alive, name="automc-progress", daemon=True)
 
     def __enter__(self) -> ProgressDisplay:
         self._started = time.monotonic()
@@ -42,11 +46,14 @@ class ProgressDisplay:
             console = Console(file=self.stream)
             self._block = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=False)
             self._block.start()
+        else:
+            self._alive.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left.set()
         if self._block is not None:
             self._block.stop()
             self._block = None
@@ -65,6 +72,11 @@ class ProgressDisplay:
         line = " | ".join(part for part in (progress.stage, *self._parts(progress), progress.message) if part)
         print(f"[{clock(time.monotonic() - self._started)}] {line}", file=self.stream, flush=True)
         self._logged, self._logged_stage, self._shown = time.monotonic(), progress.stage, progress
+
+    def _say_alive(self) -> None:
+        while not self._left.wait(ALIVE_EVERY_S / 4):
+            if self._latest is not None and time.monotonic() - self._logged >= ALIVE_EVERY_S:
+                self._log(self._latest)
 
     def _parts(self, progress: Progress) -> list[str]:
         parts = []

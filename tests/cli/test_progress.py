@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import time
+
+import pytest
 
 from automc.cli.progress import ProgressDisplay, clock
 from automc.search.progress import Progress
@@ -32,6 +35,19 @@ def test_a_log_is_not_flooded_but_every_stage_is_named() -> None:
     lines = lines_of(Progress("calibrating"), *many, Progress("measuring"))
     stages = [line.split("] ")[1].split(" | ")[0] for line in lines]
     assert stages == ["calibrating", "searching", "measuring"]
+
+
+def test_a_log_says_now_and_then_that_a_long_training_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automc.cli.progress.ALIVE_EVERY_S", 0.04)
+    stream = io.StringIO()
+    with ProgressDisplay(stream) as display:
+        display(SNAPSHOT)
+        deadline = time.monotonic() + 5
+        while stream.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) >= 3
+    assert all("3 of 12" in line for line in lines)
 
 
 def test_the_last_state_is_written_on_leaving() -> None:
