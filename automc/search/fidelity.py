@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from automc.candidate import canonical_json
+from automc.errors import ConfigError
 from automc.trial import Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 
 def objectives_of(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The trial's objectives to be minimised, in order. KeyError where one is missing."""
+    """The trial's objectives to be minimised, in order. Raises ConfigError where the workload does not tell one."""
+    for name in objectives:
+        if name not in (trial.figures or {}):
+            raise ConfigError(
+                f"objectives: {name} is asked for, but this workload does not tell it "
+                f"(it tells: {', '.join(trial.figures or {})})",
+                next_step=f"leave {name} out of `objectives`",
+            )
     return tuple(to_minimise(name, trial[name]) for name in objectives)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from automc.candidate import Candidate, Step
+from automc.errors import ConfigError
 from automc.search.fidelity import best_of_group, distinct, objectives_of, promoted, rank_correlation
 from automc.space import Anchor
 from automc.trial import Failure, Figure, Trial
@@ -68,7 +69,7 @@ def test_where_no_latency_is_known_the_smallest_within_the_drop_is_the_best() ->
 
 
 def test_a_missing_objective_is_an_error_not_a_zero() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(ConfigError, match="energy_mj is asked for"):
         objectives_of(trial("a", 0.9, 2.0), ("accuracy", "energy_mj"))
 
 
