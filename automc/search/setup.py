@@ -141,7 +141,10 @@ def _lock_profile(run: Run, watch: Watcher) -> None:
     _usable_profile(run.config, watch)
     part = run.folder / ".profile.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(profile_folder(run.config.profile), part)
+    part.mkdir()
+    for file in profile_folder(run.config.profile).iterdir():
+        if file.is_file():
+            shutil.copyfile(file, part / file.name)  # copytree would hide what the disk answered
     part.replace(target)
     run.journal.append("profile", digest=load_profile(str(target)).calibration_digest)
 
