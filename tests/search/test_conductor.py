@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -16,14 +16,15 @@ from noop_runs import config_in, decisions
 
 from automc.candidate import Candidate, Step
 from automc.config import dump_config
-from automc.errors import RunError
+from automc.errors import InfeasibleCandidate, RunError
 from automc.evaluate import Job
 from automc.executor import InlineExecutor
 from automc.run import Run
 from automc.search.conductor import FAILURES_IN_A_ROW, Conductor
 from automc.search.loop import resume, search
 from automc.search.progress import nobody
-from automc.trial import Failure, FailureKind, Figure, Trial
+from automc.trial import Failure, FailureKind, Figure, Metric, Trial
+from automc.workloads.noop import Noop
 
 
 def finished(number: int, kind: FailureKind | None) -> tuple[Job, Trial]:
@@ -86,6 +87,31 @@ def test_a_search_in_which_nothing_works_stops_and_evaluates_nothing_twice(
     run = resume(tmp_path / "run")  # the cause is mended
     assert [trial.candidate.id for trial in run.trials()][:12] == evaluated
     assert sum(not trial.ok for trial in run.trials()) == 12
+
+
+def test_a_workload_that_scores_by_itself_may_call_a_candidate_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of measurements need not hold every candidate of the space."""
+    score = Noop.score
+
+    def beyond(candidate: Candidate) -> bool:
+        return float(str(candidate.architecture["x_0"])) > 0.5
+
+    def refuse_some(self: Noop, candidate: Candidate, rung: int, seed: int) -> Mapping[Metric, Figure]:
+        if beyond(candidate):
+            raise InfeasibleCandidate("the table holds no such cell")
+        return score(self, candidate, rung, seed)
+
+    monkeypatch.setattr(Noop, "score", refuse_some)
+    run = search(config_in(tmp_path, seed=1), run_dir=tmp_path / "run")
+    refused = [trial for trial in run.trials() if beyond(trial.candidate)]
+    assert refused
+    assert {(trial.failure.kind, trial.failure.reason) for trial in refused if trial.failure} == {
+        ("infeasible", "the table holds no such cell")
+    }
+    assert all(trial.ok for trial in run.trials() if trial not in refused)
+    assert run.finished
 
 
 @pytest.mark.ray
