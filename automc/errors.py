@@ -15,7 +15,11 @@ Every message says what happened and why; `next_step` is the command or edit tha
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What the file system answers where a person, not a programmer, has to act."""
 
 
 class AutomcError(Exception):

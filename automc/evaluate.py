@@ -104,12 +104,22 @@ def evaluator_of(run: Run) -> Callable[[Job], Trial]:
     workload = create_workload(run.config.workload.name, run.config.workload.options, run.data_root)
     if isinstance(workload, SelfScored):
         scored = workload
-        return lambda job: _scored(scored, job)
+        return lambda job: _recorded(job, lambda job, started: _scored(scored, job, started))
     return Evaluator(run.config, workload, run.artifacts, run.folder / "profile", run.folder / "cache").evaluate
 
 
-def _scored(workload: SelfScored, job: Job) -> Trial:
+def _recorded(job: Job, evaluate: Callable[[Job, float], Trial]) -> Trial:
+    """The job's trial. A CandidateError becomes a named failure here and nowhere else; a bug passes through."""
     started = time.time()
+    try:
+        return evaluate(job, started)
+    except (CandidateError, InfeasibleCandidate, UnseenOperatorError) as error:
+        kind = next(kind for cls, kind in KINDS.items() if isinstance(error, cls))
+        failure = Failure(kind, error.message)
+        return Trial(job.candidate, job.rung, job.seed, failure=failure, provenance=_provenance(started, 0))
+
+
+def _scored(workload: SelfScored, job: Job, started: float) -> Trial:
     figures = workload.score(job.candidate, job.rung, job.seed)
     return Trial(job.candidate, job.rung, job.seed, figures=figures, provenance=_provenance(started, 0))
 
@@ -136,14 +146,8 @@ class Evaluator:
         return self.workload.model()
 
     def evaluate(self, job: Job) -> Trial:
-        """The job's trial. A CandidateError becomes a named failure here and nowhere else; a bug passes through."""
-        started = time.time()
-        try:
-            return self._evaluate(job, started)
-        except (CandidateError, InfeasibleCandidate, UnseenOperatorError) as error:
-            kind = next(kind for cls, kind in KINDS.items() if isinstance(error, cls))
-            failure = Failure(kind, error.message)
-            return Trial(job.candidate, job.rung, job.seed, failure=failure, provenance=_provenance(started, 0))
+        """The job's trial: its figures, or the named failure of its candidate."""
+        return _recorded(job, self._evaluate)
 
     def _evaluate(self, job: Job, started: float) -> Trial:
         from automc.export import check_parity, export_onnx, onnx_bytes

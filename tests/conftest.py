@@ -1,9 +1,11 @@
-"""What every test gets: its own automc home, and one rule for tests that need the data folder."""
+"""What every test gets: its own automc home, the command line, and one rule for tests that need the data folder."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,31 @@ def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Tests of anything but timing itself must not fail because the machine is shared: passes may differ tenfold."""
     if "measure" not in request.path.parts:
         monkeypatch.setattr("automc.measure.timing.SPELL_RATIO", 10.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command left behind: its exit code and both of its streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def automc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """The command line in this process, as a user would type it: automc("technique", "list") -> Answer."""
+    from automc.cli.main import main
+
+    def call(*arguments: str | Path) -> Answer:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        streams = capsys.readouterr()
+        return Answer(int(left.value.code or 0), streams.out, streams.err)
+
+    return call

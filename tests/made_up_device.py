@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle_samples import profile as paper_profile
@@ -16,15 +16,23 @@ from automc.cost.tiles import Machine
 from automc.profiles import Fingerprint, HardwareProfile, calibration_text, save_profile
 
 
+def a_million_macs_a_millisecond(graph: KernelGraph) -> float:
+    return 0.1 + graph.macs / 1e6
+
+
 def save_made_up(
-    folder: Path, graphs: Sequence[KernelGraph], name: str = "paper", fingerprint: Fingerprint | None = None
+    folder: Path,
+    graphs: Sequence[KernelGraph],
+    name: str = "paper",
+    fingerprint: Fingerprint | None = None,
+    latency_ms: Callable[[KernelGraph], float] = a_million_macs_a_millisecond,
 ) -> HardwareProfile:
-    """Writes profile.yaml and calibration.json: each of `graphs` takes 1 ms per million MACs, plus 0.1 ms.
+    """Writes profile.yaml and calibration.json of a device on which each of `graphs` takes `latency_ms` of it.
 
     fingerprint: of the device it claims to be; by default of none there is.
     """
     machine = Machine(block=16, cache_bytes=1 << 20)
-    found = fit([Observation(graph, 0.1 + graph.macs / 1e6) for graph in graphs], machine)
+    found = fit([Observation(graph, latency_ms(graph)) for graph in graphs], machine)
     calibration = Calibration(
         block=machine.block,
         cache_bytes=machine.cache_bytes,

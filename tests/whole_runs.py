@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from automc.config import SearchConfig, parse_config
 from automc.cost.graph import graph_from_onnx, graph_from_trace
 from automc.export import export_onnx
 from automc.measure.fingerprint import host_fingerprint
+from automc.run import Run
+from automc.trial import Trial
 from automc.workloads import create_workload
 
 FEATURES, WIDTH = 8, 32
@@ -86,3 +88,13 @@ def small_config(
         **sections,
     }
     return parse_config(config, "small config")
+
+
+def outcomes(run: Run) -> dict[tuple[str, int, int], Mapping[str, object]]:
+    """Every trial without who evaluated it, when, and what the cache happened to spare it."""
+
+    def outcome(trial: Trial) -> Mapping[str, object]:
+        facts = {name: fact for name, fact in trial.facts.items() if name != "same_network_as"}
+        return {**trial.to_json(), "facts": facts, "provenance": None}
+
+    return {(trial.candidate.id, trial.rung, trial.seed): outcome(trial) for trial in run.trials()}

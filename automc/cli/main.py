@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -10,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from automc.cli import bundle, config, model, profile, search, technique
-from automc.errors import AutomcError, RunInterrupted
+from automc.errors import DISK_ERRORS, AutomcError, RunInterrupted
 
 app = typer.Typer(
     name="automc",
@@ -25,9 +24,6 @@ app = typer.Typer(
 )
 for commands in (search, bundle, profile, model, technique, config):
     commands.register(app)
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What the file system answers where a person, not a programmer, has to act."""
 
 
 def _version(value: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from automc.cost.recorder import Recorder
+from automc.cost.recorder import ZERO_BIAS, Recorder
 from automc.cost.shapes import broadcast
 from automc.errors import UnseenOperatorError
 
@@ -59,8 +59,8 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch
     if min(spatial) < 1:
         return None
     out = made((data.shape[0], weight.shape[0], *spatial), data)
-    channels = weight.shape[0]  # the exporter gives a convolution without a bias one of zeros, shared by all of a size
-    shift = recorder.name(bias) if bias is not None else recorder.weight(f"zero_bias_{channels}", (channels,))
+    channels = weight.shape[0]  # a convolution without a bias gets one of zeros, shared by all of a size
+    shift = recorder.name(bias) if bias is not None else recorder.weight(f"{ZERO_BIAS}{channels}", (channels,))
     convolution(recorder, data, weight, shift, stride, padding, dilation, groups, out)
     return out
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 10
+ZERO_BIAS = "zero_bias_"
+"""Beginning of the name of what the exporter gives a convolution without a bias: zeros."""
 
 ONNX_TYPES: Mapping[torch.dtype, int] = {
     torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int32: 6, torch.int64: 7, torch.bool: 9, torch.float64: 11,
@@ -190,7 +192,7 @@ class Recorder:
                 kept.append(node)
                 continue
             for slot, shared in enumerate(before.input):
-                if slot > 0 and readers[shared] > 1:  # folding gives each user its own
+                if slot > 0 and (readers[shared] > 1 or shared.startswith(ZERO_BIAS)):  # each user gets its own
                     before.input[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
                     readers[shared] -= 1
             if len(before.input) < 3:
@@ -234,13 +236,18 @@ def _onnx_type(dtype: torch.dtype) -> int:
 
 
 def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.TensorProto:
-    """Distinct values per initialiser: equal ones would be merged, zeros and ones optimised away."""
+    """Distinct values per initialiser: equal ones would be merged, zeros and ones optimised away.
+
+    Biases that an export fills with zeros are zeros here as well: the runtime merges them where they are small.
+    """
     import numpy as np
     import onnx
     from onnx import helper
 
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     value = 0.25 + index / 1024 if np.issubdtype(kind, np.floating) else 1 + index % 100
+    if name.startswith(ZERO_BIAS):
+        value = 0
     proto = onnx.TensorProto(name=name, data_type=dtype, dims=shape)
     proto.raw_data = np.full(shape, value, dtype=kind).tobytes()
     return proto

@@ -9,7 +9,7 @@ from automc.errors import RunError
 from automc.evaluate import EvaluatorFactory, Job
 from automc.run import Run
 from automc.search.progress import Tally, Watcher
-from automc.trial import Trial
+from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
     from automc.executor import Executor
@@ -29,7 +29,7 @@ class Conductor:
             self.tally.add(trial)
         self.after_each: Callable[[], None] = lambda: None
         self._busy: set[tuple[str, int, int]] = set()
-        self._failures = 0
+        self._failures: list[Failure] = []
         self._executor: Executor[Job, Trial] | None = None
 
     @property
@@ -74,12 +74,13 @@ class Conductor:
     def _break_on(self, trial: Trial) -> None:
         """The breaker: stops a run in which nothing works any more."""
         if trial.failure is None or trial.failure.kind == "infeasible":
-            self._failures = 0
+            self._failures.clear()
             return
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
+        self._failures.append(trial.failure)
+        if len(self._failures) >= FAILURES_IN_A_ROW:
+            first = self._failures[0]
             raise RunError(
-                f"{self.run.folder}: {self._failures} candidates in a row failed, the last with "
-                f"{trial.failure.kind}: {trial.failure.reason}",
+                f"{self.run.folder}: {len(self._failures)} candidates in a row failed, the first with "
+                f"{first.kind}: {first.reason}",
                 next_step=f"mend the cause, then: automc resume {self.run.folder}",
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from automc import pipeline
 from automc.bundle.verify import Bundle
-from automc.errors import InfeasibleSearchError, RunError
+from automc.errors import BundleError, InfeasibleSearchError, RunError
 from automc.pareto import non_dominated
 from automc.run import FrontPoint, Run
 from automc.search.choice import choose
@@ -100,7 +100,13 @@ def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
     folder = run.folder / "bundle"
     if folder.exists():
         shutil.rmtree(folder)
-    _write(run, point, folder, evaluator).verify()
+    try:
+        bundle = _write(run, point, folder, evaluator)
+    except BundleError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise RunError(error.message, next_step=f"make room, then: automc resume {run.folder}") from error
+    bundle.verify()
     run.journal.append("bundle", id=point.trial.candidate.id)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automc.candidate import Candidate
 from automc.config import SearchConfig, load_config
-from automc.errors import RunError, RunInterrupted
+from automc.errors import DISK_ERRORS, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
 from automc.search.checking import check
@@ -41,7 +43,7 @@ def search(
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.name
     root = data_root_of(data_root)
     check(resolved, root)
-    with Run.create(folder, resolved, data_root=root) as run:
+    with _room_for(folder), Run.create(folder, resolved, data_root=root) as run:
         return _drive(run, watch)
 
 
@@ -61,12 +63,26 @@ def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: W
     data_root: where the data have been moved to since the run began, which the run keeps. Raises ConfigError where
     they are not the same, by the digests of the lock file.
     """
-    with Run.open(run_dir, writable=True) as run:
+    with _room_for(Path(run_dir)), Run.open(run_dir, writable=True) as run:
         if data_root is not None:
             root = data_root_of(Path(data_root))
             assert root is not None
             move_data(run, root)
         return run if run.finished else _drive(run, watch)
+
+
+@contextmanager
+def _room_for(folder: Path) -> Iterator[None]:
+    """A disk that is full or read-only is one message: whatever the run had finished by then is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise RunError(
+            f"{error.filename or folder}: {error.strerror}",
+            next_step=f"make room, or make it writable, then: automc resume {folder}",
+        ) from error
 
 
 def _drive(run: Run, watch: Watcher) -> Run:

@@ -17,6 +17,7 @@ from automc.search.screening import Screener
 
 if TYPE_CHECKING:
     from automc.config import SearchConfig
+    from automc.profiles import HardwareProfile
     from automc.space import SearchSpace
     from automc.workloads.workload import Workload
 
@@ -131,19 +132,34 @@ def _changed(run: Run, digests: dict[str, str]) -> list[str]:
 
 def _lock_profile(run: Run, watch: Watcher) -> None:
     """Copy the profile into the run, calibrating this host first where the config says so."""
-    from automc.measure.fingerprint import check_fingerprint
     from automc.profiles import load_profile, profile_folder
 
     target = run.folder / "profile"
     if (target / "profile.yaml").is_file():
-        check_fingerprint(load_profile(str(target)))  # a resume on another machine would mix their figures
+        _require_same_machine(run, load_profile(str(target)))
         return
     _usable_profile(run.config, watch)
     part = run.folder / ".profile.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(profile_folder(run.config.profile), part)
+    part.mkdir()
+    for file in profile_folder(run.config.profile).iterdir():
+        if file.is_file():
+            shutil.copyfile(file, part / file.name)  # copytree would hide what the disk answered
     part.replace(target)
     run.journal.append("profile", digest=load_profile(str(target)).calibration_digest)
+
+
+def _require_same_machine(run: Run, profile: HardwareProfile) -> None:
+    """Raises StaleCalibrationError where this is not the machine the run began on: their figures would mix."""
+    from automc.measure.fingerprint import check_fingerprint
+
+    try:
+        check_fingerprint(profile)
+    except StaleCalibrationError as error:
+        raise StaleCalibrationError(
+            f"{run.folder}: {error.message}",
+            next_step="resume it on the machine it began on, as that was, or start a new run",
+        ) from error
 
 
 def _usable_profile(config: SearchConfig, watch: Watcher) -> None:

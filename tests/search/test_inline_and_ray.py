@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from noop_runs import config_in, decisions
-from whole_runs import save_classes, small_config
+from whole_runs import outcomes, save_classes, small_config
 
 from automc.config import ExecutorSection, SearchConfig
 from automc.run import Run
 from automc.search.loop import search
-from automc.trial import Trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ON_RAY = ExecutorSection(kind="ray", workers=2)
@@ -22,16 +21,6 @@ MEASURED = {"latency_ms", "latency_median_ms", "speedup"}
 def on_both(config: SearchConfig, folder: Path) -> tuple[Run, Run]:
     inline = search(config, run_dir=folder / "inline")
     return inline, search(config.model_copy(update={"executor": ON_RAY}), run_dir=folder / "ray")
-
-
-def outcomes(run: Run) -> dict[tuple[str, int, int], Mapping[str, object]]:
-    """Every trial without who evaluated it, when, and what the cache happened to spare it."""
-
-    def outcome(trial: Trial) -> Mapping[str, object]:
-        facts = {name: fact for name, fact in trial.facts.items() if name != "same_network_as"}
-        return {**trial.to_json(), "facts": facts, "provenance": None}
-
-    return {(trial.candidate.id, trial.rung, trial.seed): outcome(trial) for trial in run.trials()}
 
 
 def finalists(run: Run) -> list[tuple[str, str | None, bool, bool, Mapping[str, object]]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from digits_evaluator import evaluator_in
+from digits_evaluator import SmallDigits, evaluator_in
+from made_up_device import save_made_up
+from torch import nn
 
 from automc.candidate import Candidate, Step
-from automc.cost.kernels import KernelGraph
-from automc.cost.predictor import Costs, Estimate
+from automc.cost.graph import graph_from_trace
+from automc.cost.kernels import KernelGraph, Precision
+from automc.cost.predictor import Costs, Estimate, load_predictor
 from automc.evaluate import Evaluator, Job
 from automc.search.screening import Screener
 
@@ -62,3 +65,45 @@ def test_a_candidate_that_ends_in_int8_is_screened_by_the_costs_of_its_int8_grap
     exported = evaluator.evaluate(Job(Candidate((INT8,)), rung=0, seed=0, steps=0))
     assert answer.costs is not None
     assert answer.costs.latency_ms.value == exported["latency_ms"].value
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
+    """On a device calibrated for the base and for what a split convolution becomes, in both precisions."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    made, inputs = evaluator_in(folder), SmallDigits().example_inputs()
+    split = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1, 2)).eval()
+    networks: list[nn.Module] = [SmallDigits().model(), split]
+    both: tuple[Precision, ...] = ("fp32", "int8")
+    graphs = [graph_from_trace(network, inputs, precision=one) for network in networks for one in both]
+    profile = save_made_up(folder / "both", graphs)
+    made.profile, made.predictor = profile, load_predictor(profile, folder / "both")
+    return made
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Step.of("channel_pruning", ratio=0.5),),
+        (Step.of("low_rank", rank_ratio=0.5, only_if_faster=False), INT8),
+        (Step.of("channel_pruning", ratio=0.25), Step.of("low_rank", rank_ratio=0.5, only_if_faster=False), INT8),
+    ],
+    ids=lambda steps: " > ".join(step.technique for step in steps),
+)
+def test_costs_predicted_before_any_export_are_those_of_the_exported_graph(
+    calibrated: Evaluator, steps: tuple[Step, ...]
+) -> None:
+    candidate = Candidate(steps)
+    (answer,) = Screener(calibrated, (), 0, frozenset({"latency_ms"}))([candidate])
+    evaluated = calibrated.evaluate(Job(candidate, rung=0, seed=0, steps=0))
+    assert answer.costs is not None, answer.failure
+    base = calibrated.cost(calibrated.base, "fp32")
+    for screened, metric in (
+        (answer.costs.latency_ms, "latency_ms"),
+        (answer.costs.energy_mj, "energy_mj"),
+        (answer.costs.memory_mb, "memory_mb"),
+    ):
+        figure = evaluated[metric]
+        for name in ("value", "low", "high", "coverage"):
+            assert getattr(screened, name) == pytest.approx(getattr(figure, name), rel=1e-9), f"{metric}.{name}"
+    assert answer.costs.memory_mb.value < base.memory_mb.value  # the edits are in the graph that was priced
