@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from automc.errors import ConfigError, StaleCalibrationError
 from automc.evaluate import SelfScored
+from automc.techniques import get_technique
 
 if TYPE_CHECKING:
     from automc.config import SearchConfig
@@ -46,7 +47,7 @@ def check_config(config: SearchConfig, source: str) -> Checked:
     if kind is not None and issubclass(kind, SelfScored):
         return Checked(space, ())
     with _at(source):
-        _check_reference(space)
+        _check_reference(config, space)
     with _at(source, "profile"):
         return Checked(space, _profile_notes(config))
 
@@ -65,18 +66,31 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     get_strategy(config.search.strategy)
     if isinstance(workload, SelfScored):
         return
-    _check_reference(space)
+    _check_reference(config, space)
     problem = _profile_problem(config)
     if problem is not None and not _calibrates(config):
         raise problem
 
 
-def _check_reference(space: SearchSpace) -> None:
-    """Drops have something to be counted from."""
-    if all(anchor.name != "reference" for anchor in space.anchors):
+def _check_reference(config: SearchConfig, space: SearchSpace) -> None:
+    """Drops have something to be counted from, and whoever needs a teacher has one."""
+    reference = next((anchor for anchor in space.anchors if anchor.name == "reference"), None)
+    if reference is None:
         raise ConfigError(
             f"{space.where}: has no anchor `reference`, which drops and speed-ups are counted from",
             next_step="list a technique under `recovery`, for example fine_tune",
+        )
+    taught = [name for name in space.techniques if getattr(get_technique(name), "needs_teacher", False)]
+    if config.teacher == "none" and taught:
+        raise ConfigError(
+            f"{space.where}: {', '.join(taught)} needs a teacher, and the config has `teacher: none`",
+            next_step="set `teacher: reference`, or leave it out of the space",
+        )
+    own = [step.technique for step in reference.candidates[0].steps if step.technique in taught]
+    if config.teacher == "reference" and own:
+        raise ConfigError(
+            f"{space.where}: the reference would be trained by {own[0]}, whose teacher is the reference itself",
+            next_step="list fine_tune first under `recovery`: the reference is recovered by the first one",
         )
 
 

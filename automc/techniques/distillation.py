@@ -38,6 +38,7 @@ class DistillationTechnique(RecoveryTechnique[DistillationParams]):
 
     name = "distillation"
     params = DistillationParams
+    needs_teacher = True
     saves = frozenset({"accuracy"})
     summary = "train on with the run's recipe, following the uncompressed model's outputs"
     source = "Hinton, Vinyals and Dean 2015, Distilling the Knowledge in a Neural Network"

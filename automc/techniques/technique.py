@@ -135,6 +135,7 @@ class RecoveryTechnique(Technique[P]):
     phase = Phase.RECOVERY
     needs_data = True
     needs_training = True
+    needs_teacher: ClassVar[bool] = False
 
     def plan(self, model: nn.Module, params: P, context: PlanContext) -> Plan:
         return Plan(technique=self.name)

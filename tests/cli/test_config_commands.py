@@ -166,6 +166,25 @@ def test_a_profile_that_is_not_there_is_a_note_where_the_search_makes_it_and_els
     assert automc("config", "check", str(file)).code == 0
 
 
+@pytest.mark.parametrize(
+    ("teacher", "recovery", "said"),
+    [
+        ("reference", "{distillation: {}, fine_tune: {}}", "the reference would be trained by distillation"),
+        ("none", "{fine_tune: {}, distillation: {}}", "distillation needs a teacher"),
+    ],
+)
+def test_a_recovery_without_a_teacher_is_refused(
+    automc, tmp_path: Path, teacher: str, recovery: str, said: str
+) -> None:
+    space, file = tmp_path / "space.yaml", tmp_path / "search.yaml"
+    space.write_text(f"name: s\ntechniques: {{int8_ptq: {{}}}}\nrecovery: {recovery}\n")
+    file.write_text(f"space: {space}\nteacher: {teacher}\n")
+    answer = automc("config", "check", str(file))
+    assert answer.code == 2
+    assert said in answer.err
+    assert "next:" in answer.err
+
+
 def test_a_space_without_a_reference_is_refused(automc, tmp_path: Path) -> None:
     file, space = tmp_path / "search.yaml", tmp_path / "space.yaml"
     space.write_text("name: own\ntechniques:\n  int8_ptq: {}\n")
