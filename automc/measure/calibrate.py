@@ -23,8 +23,9 @@ from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
-from automc.measure.networks import Sample, essential, micro_models, random_networks
+from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts
+from automc.measure.random_networks import random_networks
 from automc.measure.sessions import SessionSettings
 from automc.profiles import (
     EnergySource,

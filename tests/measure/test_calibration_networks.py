@@ -10,7 +10,8 @@ from automc.cost.graph import graph_from_onnx
 from automc.cost.tiles import Machine
 from automc.measure.builder import Scheme
 from automc.measure.families import FAMILIES, family_networks
-from automc.measure.networks import MICRO, Sample, micro_models, random_networks
+from automc.measure.networks import MICRO, Sample, micro_models
+from automc.measure.random_networks import random_networks
 from automc.measure.sessions import open_session, random_inputs
 
 SCHEMES: tuple[Scheme, ...] = ("fp32", "u8s8", "s8s8")
