@@ -204,15 +204,17 @@ def gelu(b: GraphBuilder, x: Value) -> Value:
 
 
 def pool(b: GraphBuilder, draw: Draw) -> Value:
+    """In the plain layout; or between convolutions, in theirs."""
     channels, size = draw.channels(4, 384), draw.integer(4, 56)
     size = max(4, min(size, int(np.sqrt(MICRO_ELEMENTS / channels))))
-    x = _image(b, channels, size, draw)
-    x = b.conv(x, channels, 3, groups=channels) if draw.chance(0.5) else x  # arrives in the blocked layout
+    between = draw.chance(0.6)
+    x = b.conv(_image(b, 16, size, draw), channels, 1) if between else _image(b, channels, size, draw)
     kind = draw.pick(0, 1, 2)
     if kind == 2:
         return b.flatten(b.global_pool(x)) if draw.chance(0.7) else b.reduce_mean(x, (2, 3))
     kernel = draw.pick(2, 3)
-    return b.pool(x, "MaxPool" if kind == 0 else "AveragePool", kernel, draw.pick(1, 2))
+    y = b.pool(x, "MaxPool" if kind == 0 else "AveragePool", kernel, draw.pick(1, 2))
+    return b.conv(y, 16, 1) if between else y
 
 
 def _moved(draw: Draw) -> tuple[int, int, tuple[int, ...]]:
