@@ -209,7 +209,7 @@ def pool(b: GraphBuilder, draw: Draw) -> Value:
     size = max(4, min(size, int(np.sqrt(MICRO_ELEMENTS / channels))))
     between = draw.chance(0.6)
     x = b.conv(_image(b, 16, size, draw), channels, 1) if between else _image(b, channels, size, draw)
-    kind = draw.pick(0, 1, 2)
+    kind = draw.pick(0, 1, 1, 2)
     if kind == 2:
         return b.flatten(b.global_pool(x)) if draw.chance(0.7) else b.reduce_mean(x, (2, 3))
     kernel = draw.pick(2, 3)
@@ -284,7 +284,7 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "attention": (attention, 4),
     "elementwise": (elementwise, 7),
     "unary": (unary, 8),
-    "pool": (pool, 7),
+    "pool": (pool, 10),
     "concat": (concat, 4),
     "shuffle": (shuffle, 1),
     "split": (split, 1),
