@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,11 @@ class Run:
         if self._held is not None:
             self._held.close()
             self._held = None
+
+    def discard(self) -> None:
+        """Remove the folder of a run in which nothing has happened yet."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Run:
         return self

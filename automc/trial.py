@@ -11,6 +11,9 @@ from pydantic import JsonValue
 from automc.candidate import Candidate
 
 FailureKind = Literal["infeasible", "screened", "compression", "diverged", "export", "parity", "budget", "unknown_cost"]
+DISTURBED = "which was disturbed all the while"
+"""In the source of a latency: no calm spell was found to measure it in."""
+
 Direction = Literal["max", "min"]
 """What is better of a task's metric: more (a share of right answers) or less (an error)."""
 

@@ -36,6 +36,8 @@ def build(
 
     Example: automc bundle build runs/demo --choose smallest
     """
+    from automc.constraints import limits_of
+    from automc.report.data import meets
     from automc.run import Run
 
     opened = Run.open(run)
@@ -46,6 +48,10 @@ def build(
         print_json({"candidate": trial.candidate.id, **found.to_json()})
         return
     typer.echo(f"{bundle.folder}: {trial.candidate} ({trial.candidate.id}), {len(found.checks)} checks passed")
+    point = next(item for item in opened.finalists() if item.trial.candidate.id == trial.candidate.id)
+    beyond = [limit for limit in limits_of(opened.config.constraints) if not meets(point, [limit])]
+    for limit in beyond:
+        typer.echo(f"note: it does not meet the run's limit on {limit.metric}: at most {limit.maximum:g}", err=True)
 
 
 @commands.command()
@@ -71,7 +77,11 @@ def verify(
         print_columns(("check", "result", "detail"), [(item.name, item.status, item.detail) for item in found.checks])
     wrong = [f"{item.name} {item.status}" for item in found.checks if item.status != "ok"]
     if wrong:
-        raise BundleError(f"{folder} is not verified: {', '.join(wrong)}", next_step="automc bundle build RUN")
+        only_slow = all(item.status == "ok" or item.name == "latency" for item in found.checks)
+        again = f"automc bundle verify {folder} --latency    (on an idle machine)"
+        raise BundleError(
+            f"{folder} is not verified: {', '.join(wrong)}", next_step=again if only_slow else "automc bundle build RUN"
+        )
 
 
 @commands.command()

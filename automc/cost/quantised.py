@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from automc.profiles import Int8Facts
 from automc.techniques.plan import QuantiseEdit
-from automc.techniques.quantspec import QuantSpec, activation_edit, targets, write_qdq
+from automc.techniques.quantspec import QuantSpec, activation_edit, integer_form, targets, write_qdq
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +35,7 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
     scheme: types and granularity, as a profile found them fast; by default uint8 activations, int8 per channel.
     """
     chosen = scheme or Int8Facts()
+    model = integer_form(model)  # what the writer and the runtime see; it has tensors that the traced graph has not
     found = targets(model)
     dims = {item.name: tuple(item.dims) for item in model.graph.initializer}
     ranges = _ranges(model)

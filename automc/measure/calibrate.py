@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -81,9 +82,15 @@ def calibrate_host(
 
     mode: "quick" takes about a minute, "full" at most five, when the machine is calm. threads: of every session.
     folder: where profile.yaml and calibration.json go, by default the user's cache folder. Nothing is written before
-    the end. Raises MeasurementError where too little could be timed on a calm machine.
+    the end. Raises ConfigError on a name that no folder should have, MeasurementError where too little could be timed
+    on a calm machine.
     """
     tell = progress or (lambda stage, share: None)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
+            next_step="automc profile calibrate host",
+        )
     plan, settings, started = PLANS[mode], SessionSettings(threads=threads), time.monotonic()
     target = folder or cache_folder() / "profiles" / name
     clock = _Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell)

@@ -13,7 +13,7 @@ from automc.cost.predictor import KernelCost
 from automc.profiles import HardwareProfile
 from automc.run import FrontPoint
 from automc.search.fidelity import predicted_ms
-from automc.trial import Failure, Figure, Metric, Trial
+from automc.trial import DISTURBED, Failure, Figure, Metric, Trial
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,12 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         speedup = chosen.figures["speedup"]
         mine, theirs = chosen.figures["latency_ms"].value, reference.figures["latency_ms"].value
         said.append(
-            f"{mine:#.3g} ms against {theirs:#.3g} ms, measured; speed-up {speedup.low:.2f} to {speedup.high:.2f}."
+            f"Speed-up {speedup.low:.2f} to {speedup.high:.2f}, by the medians of runs that took turns; "
+            f"10th percentiles {mine:#.3g} ms against {theirs:#.3g} ms."
         )
+        source = chosen.figures["latency_ms"].source or ""
+        if DISTURBED in source:
+            said.append("The machine was disturbed all the while: these latencies are too slow by an unknown factor.")
     drop = _drop_of(chosen)
     if drop is not None:
         noun, where = ("The error", "is") if is_error(chosen) else ("Accuracy", "lies")
@@ -221,10 +225,15 @@ def meets(point: FrontPoint, limits: Sequence[Limit]) -> bool:
 
 
 def faster(one: FrontPoint, other: FrontPoint, noise_percent: float) -> bool:
-    """Whether `one` is faster by more than the noise: intervals of the speed-up apart, and beyond the noise floor."""
+    """Whether `one` is faster by more than the noise: intervals of the speed-up apart, and beyond the noise floor.
+
+    Nothing is, where a disturbed machine was all there was to measure on.
+    """
     if "speedup" not in one.figures or "speedup" not in other.figures:
         return False
     first, second = one.figures["speedup"], other.figures["speedup"]
+    if any(DISTURBED in (point.figures["latency_ms"].source or "") for point in (one, other)):
+        return False
     return first.low > second.high and first.value > second.value * (1 + noise_percent / 100)
 
 

@@ -17,7 +17,7 @@ from automc.search.fidelity import distinct, objectives_of
 from automc.search.progress import Progress, Watcher
 from automc.search.setup import patiently
 from automc.stats import drop_figure, mean_figure
-from automc.trial import Figure, Trial, to_minimise
+from automc.trial import DISTURBED, Figure, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
@@ -194,5 +194,5 @@ def points_of(
 def _measured(value: float, low: float, high: float, timing: Mapping[str, Any]) -> Figure:
     source = "ONNX Runtime on this device"
     if not timing.get("calm", True):
-        source += ", which was disturbed all the while: too slow by an unknown factor"
+        source += f", {DISTURBED}: too slow by an unknown factor"
     return Figure(value, low, high, "ms", "measured", n=int(timing["n"]), source=source)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from automc.candidate import Candidate
 from automc.config import SearchConfig, load_config
-from automc.errors import DISK_ERRORS, RunError, RunInterrupted
+from automc.errors import DISK_ERRORS, ConfigError, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
 from automc.search.checking import check
@@ -44,7 +44,12 @@ def search(
     root = data_root_of(data_root)
     check(resolved, root)
     with _room_for(folder), Run.create(folder, resolved, data_root=root) as run:
-        return _drive(run, watch)
+        try:
+            return _drive(run, watch)
+        except ConfigError:
+            if run.journal.last("baseline") is None and run.journal.last("asked") is None:
+                run.discard()  # nothing began: once mended, the same command has to work
+            raise
 
 
 def _from_anywhere(config: SearchConfig) -> SearchConfig:
@@ -154,7 +159,7 @@ class Loop:
         asked, fresh = 0, set[str]()
         while True:
             while len(waiting) < self.settings.parallel and (
-                anchors or (len(fresh) < budget and asked < ASKS_PER_EVALUATION * budget)
+                anchors or (len(fresh) < budget and max(asked, len(self.screened)) < ASKS_PER_EVALUATION * budget)
             ):
                 own = bool(anchors)
                 candidate = anchors.popleft() if own else strategy.ask()

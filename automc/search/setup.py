@@ -85,7 +85,12 @@ def workload_of(run: Run) -> Workload:
         return create_workload(section.name, section.options, root)
     except ConfigError as error:
         if root is None or root.is_dir():
-            raise
+            if run.lock.get("digests") is None:
+                raise
+            raise ConfigError(
+                error.message,
+                next_step=f"put it back, or name its new folder: automc resume {run.folder} --data-root DIR",
+            ) from error
         raise ConfigError(
             f"{root}: is no longer there; the run {run.folder} read its data from it",
             next_step=f"automc resume {run.folder} --data-root DIR",

@@ -14,7 +14,7 @@ from torch import nn
 
 from automc.export import export_onnx, expose, open_session
 from automc.techniques.plan import QuantiseEdit
-from automc.techniques.quantspec import QuantSpec, activation_edit, targets, weight_edit, write_qdq
+from automc.techniques.quantspec import QuantSpec, activation_edit, integer_form, targets, weight_edit, write_qdq
 
 
 class Residual(nn.Module):
@@ -192,6 +192,18 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 24), nn.Tanh(), nn.Linear(24, 10))
 
 
+class MeanHead(nn.Module):
+    """A head that averages over the picture by `mean`, as many users write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
 def concatenating() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), Fire(32, 16, 32), nn.AvgPool2d(2),
@@ -207,6 +219,7 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mobile": (lambda: mobile(nn.ReLU6), (1, 3, 32, 32)),
     "mobile_hardswish": (lambda: mobile(nn.Hardswish), (1, 3, 32, 32)),
     "concatenating": (concatenating, (1, 3, 32, 32)),
+    "mean_head": (MeanHead, (1, 3, 16, 16)),
     "mixed": (Mixed, (1, 3, 32, 32)),
     "series": (Series, (1, 1, 96)),
     "encoder": (Encoder, (1, 12)),
@@ -243,7 +256,7 @@ def exported(name: str) -> onnx.ModelProto:
 @cache
 def int8(name: str) -> onnx.ModelProto:
     """The export quantised by the writer, with the ranges of one sample."""
-    graph, (_, inputs) = exported(name), network(name)
+    graph, (_, inputs) = integer_form(exported(name)), network(name)
     found = targets(graph)
     feeds = {value.name: tensor.numpy() for value, tensor in zip(graph.graph.input, inputs, strict=True)}
     computed = [tensor for tensor in found.activations if tensor not in feeds]

@@ -11,7 +11,7 @@ from automc.cost.fit import Fit, Observation
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
 from automc.cost.tiles import Machine
-from automc.errors import MeasurementError
+from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
 from automc.measure.calibrate import Plan, assess, calibrate_host, interval_of
 from automc.measure.networks import Sample
@@ -79,6 +79,12 @@ def test_a_calibration_is_stored_whole_and_predicts(tmp_path: Path) -> None:
     assert stages[-1] == "done"
     assert "timing kernels" in stages
     load_predictor(made, tmp_path / "host")
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", ".hidden"])
+def test_a_name_that_leaves_the_folder_of_profiles_is_refused_before_anything_is_measured(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a profile's name"):
+        calibrate_host(name)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -9,7 +9,7 @@ from automc.candidate import Candidate, Step
 from automc.constraints import Limit
 from automc.report.data import Spread, effects, faster, in_words, orders
 from automc.run import FrontPoint
-from automc.trial import Figure, Trial
+from automc.trial import DISTURBED, Figure, Trial
 
 
 def changed(item: FrontPoint, **figures: Figure) -> FrontPoint:
@@ -23,7 +23,9 @@ def times(value: float, low: float, high: float) -> Figure:
 def test_a_drop_whose_interval_holds_zero_is_called_a_tie() -> None:
     said = in_words(report_data())
     assert said.headline == "3.25 times as fast, at an accuracy that ties with the reference"
-    assert "0.560 ms against 1.82 ms, measured; speed-up 3.15 to 3.35." in said.sentences
+    assert (
+        "Speed-up 3.15 to 3.35, by the medians of runs that took turns; 10th percentiles 0.560 ms against 1.82 ms."
+    ) in said.sentences
     # 1,082,400 / 199,900 = 5.41; 3.25 / 2.459 = 1.32
     assert "The file is 5.4 times smaller." in said.sentences
     assert "It is 1.32 times as fast as plain int8 of the reference, beyond the noise." in said.sentences
@@ -66,6 +68,17 @@ def test_apart_intervals_within_the_noise_floor_do_not_count_as_faster() -> None
     assert faster(changed(int8, speedup=times(2.06, 2.05, 2.07)), int8, noise_percent=2.5)
     unknown = replace(int8, figures={})
     assert not faster(unknown, int8, noise_percent=2.5)
+
+
+def test_a_disturbed_machine_proves_nothing_and_the_result_says_so() -> None:
+    data = report_data()
+    spoilt = []
+    for item in data.points:
+        latency = replace(item.figures["latency_ms"], source=f"ONNX Runtime on this device, {DISTURBED}: too slow")
+        spoilt.append(changed(item, latency_ms=latency))
+    said = in_words(report_data(points=spoilt))
+    assert any("The machine was disturbed all the while" in sentence for sentence in said.sentences)
+    assert "Nothing that meets the constraints beats plain int8 by more than the noise." in said.sentences
 
 
 def test_a_faster_candidate_that_breaks_a_constraint_does_not_beat_int8() -> None:

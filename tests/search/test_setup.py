@@ -13,7 +13,7 @@ from whole_runs import save_classes, small_config
 
 from automc.config import SearchConfig, dump_config
 from automc.cost.graph import graph_from_onnx, graph_from_trace
-from automc.errors import RunError, RunInterrupted, StaleCalibrationError
+from automc.errors import ConfigError, RunError, RunInterrupted, StaleCalibrationError
 from automc.export import export_onnx
 from automc.measure.fingerprint import host_fingerprint
 from automc.profiles import load_profile
@@ -190,3 +190,16 @@ def test_making_the_workload_reads_no_array(
     assert workload.preprocessing
     with pytest.raises(AssertionError, match="an array was read"):
         workload.split("train")
+
+
+def test_after_a_mistake_in_the_data_the_mended_search_goes_into_the_same_folder(tmp_path: Path) -> None:
+    save_classes(tmp_path)
+    config = small_config(tmp_path, "classification")
+    good = (tmp_path / "mine.npz").read_bytes()
+    with np.load(tmp_path / "mine.npz") as data:
+        np.savez(tmp_path / "mine.npz", **{**data, "train_y": np.zeros_like(data["train_y"])})
+    with pytest.raises(ConfigError):
+        search(config, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine.npz").write_bytes(good)
+    assert search(config, run_dir=tmp_path / "run").finished
