@@ -100,13 +100,13 @@ def bench(
 
     Example: automc bench base.onnx runs/demo/bundle
     """
-    from automc.cost.graph import load_onnx
+    from automc.cost.graph import load_onnx, with_batch
     from automc.measure.sessions import SessionSettings
     from automc.measure.timing import interleaved
 
     files = {str(path): _onnx_file(path) for path in models}
     for file in files.values():
-        load_onnx(file)
+        with_batch(load_onnx(file), None)  # refuses what no size is known of, as `predict` does
     timings = interleaved(files, SessionSettings(threads=threads), runs=runs, passes=passes)
     if as_json:
         print_json({name: asdict(timing) for name, timing in timings.items()})

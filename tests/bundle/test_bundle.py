@@ -213,6 +213,12 @@ def test_an_error_is_proved_again_and_may_be_smaller(
     assert check.delivered["value"] == pytest.approx((1 + off_by) ** 2, rel=1e-5)
 
 
+def test_data_without_samples_or_targets_say_which(bundle: Bundle, tmp_path: Path) -> None:
+    np.savez(tmp_path / "named.npz", images=np.zeros((2, 1)), y=np.zeros(2))
+    with pytest.raises(ConfigError, match="holds no x"):
+        bundle.examine(tmp_path / "named.npz")
+
+
 def test_data_of_another_shape_is_a_wrong_call_not_a_failed_bundle(bundle: Bundle, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((2, 9, 9, 3), np.uint8), y=np.zeros(2))
     with pytest.raises(ConfigError, match=r"a raw sample has shape \[8, 8, 3\]"):

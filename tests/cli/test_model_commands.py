@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 from bundle_samples import tiny_model
 
@@ -30,6 +31,17 @@ def test_bench_pairs_a_model_with_the_first_one(automc, onnx_file: Path, tmp_pat
     assert header.split("  ")[0] == "model"
     assert first.startswith(str(onnx_file))
     assert second.startswith(str(twin))
+
+
+def test_a_model_of_open_extents_is_not_timed_at_an_invented_size(automc, onnx_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(onnx_file)
+    for extent in model.graph.input[0].type.tensor_type.shape.dim:
+        extent.dim_param = f"open_{extent.dim_value}"
+    onnx.save(model, tmp_path / "open.onnx")
+    answer = automc("bench", str(tmp_path / "open.onnx"))
+    assert answer.code != 0
+    assert "leaves more than the batch open" in answer.err
+    assert "fixed shapes" in answer.err
 
 
 def test_a_file_that_is_no_model_is_refused_with_its_name(automc, tmp_path: Path) -> None:

@@ -196,6 +196,11 @@ def check_accuracy(folder: Path, runner: ModuleType, expected: Mapping[str, Any]
     if promised is None or metric not in ("accuracy", "squared_error"):
         return check("accuracy", "unknown", f"no promise that verify.py can check (metric {metric})")
     with np.load(data, allow_pickle=False) as stored:
+        lacking = [name for name in ("x", "y") if name not in stored]
+        if lacking:
+            raise ValueError(
+                f"{data.name}: holds no {' and no '.join(lacking)}; it needs x (raw samples) and y (targets)"
+            )
         x, y = stored["x"], stored["y"]
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"{data.name}: x has {len(x)} samples and y {len(y)}; they must be as many, and not none")
