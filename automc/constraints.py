@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -77,5 +77,6 @@ def needed_of(config: SearchConfig) -> frozenset[Metric]:
     return frozenset(config.objectives) | {limit.metric for limit in limits_of(config.constraints)} | by_rule
 
 
-def judge_all(limits: tuple[Limit, ...], figures: Mapping[Metric, Figure]) -> dict[Metric, Verdict]:
-    return {limit.metric: limit.judge(figures.get(limit.metric)) for limit in limits}
+def unmet(limits: Iterable[Limit], figures: Mapping[str, Figure] | Mapping[Metric, Figure]) -> list[Limit]:
+    """The limits that are not known to be met: broken ones, and those on a figure nobody has."""
+    return [limit for limit in limits if limit.judge(figures.get(limit.metric)) is not Verdict.MET]

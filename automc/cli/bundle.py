@@ -36,8 +36,7 @@ def build(
 
     Example: automc bundle build runs/demo --choose smallest
     """
-    from automc.constraints import limits_of
-    from automc.report.data import meets
+    from automc.constraints import limits_of, unmet
     from automc.run import Run
 
     opened = Run.open(run)
@@ -49,8 +48,7 @@ def build(
         return
     typer.echo(f"{bundle.folder}: {trial.candidate} ({trial.candidate.id}), {len(found.checks)} checks passed")
     point = next(item for item in opened.finalists() if item.trial.candidate.id == trial.candidate.id)
-    beyond = [limit for limit in limits_of(opened.config.constraints) if not meets(point, [limit])]
-    for limit in beyond:
+    for limit in unmet(limits_of(opened.config.constraints), point.figures):
         typer.echo(f"note: it does not meet the run's limit on {limit.metric}: at most {limit.maximum:g}", err=True)
 
 

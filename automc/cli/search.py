@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from automc.config import SearchConfig
-    from automc.constraints import Limit
     from automc.report.data import Said
     from automc.run import FrontPoint, Run
     from automc.trial import Figure
@@ -169,22 +167,15 @@ def _print_run(run: Run, as_json: bool) -> None:
             typer.echo(f"{what}: {run.folder / name}")
 
 
-def _over(point: FrontPoint, limits: Sequence[Limit]) -> list[str]:
-    """Metrics whose limit the point does not meet, unknown ones included."""
-    from automc.constraints import Verdict
-
-    return [limit.metric for limit in limits if limit.judge(point.figures.get(limit.metric)) is not Verdict.MET]
-
-
 def _print_points(run: Run, points: list[FrontPoint]) -> None:
     """One line a point, fastest first, and below them the conditions the numbers hold under."""
-    from automc.constraints import limits_of
+    from automc.constraints import limits_of, unmet
 
     limits = limits_of(run.config.constraints)
     rows = []
     for point in points:
         marks = ("chosen",) * point.chosen + (f"anchor {point.anchor}",) * (point.anchor is not None)
-        marks += tuple(f"{metric} over the limit" for metric in _over(point, limits))
+        marks += tuple(f"{limit.metric} over the limit" for limit in unmet(limits, point.figures))
         rows.append(
             (
                 point.trial.candidate.id,

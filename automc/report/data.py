@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from automc.candidate import Candidate, Step
-from automc.constraints import Limit, Verdict
+from automc.constraints import Limit, unmet
 from automc.cost.predictor import KernelCost
 from automc.profiles import HardwareProfile
 from automc.run import FrontPoint
@@ -219,11 +219,6 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
     return said
 
 
-def meets(point: FrontPoint, limits: Sequence[Limit]) -> bool:
-    """Whether the point is known to meet every limit."""
-    return all(limit.judge(point.figures.get(limit.metric)) is Verdict.MET for limit in limits)
-
-
 def faster(one: FrontPoint, other: FrontPoint, noise_percent: float) -> bool:
     """Whether `one` is faster by more than the noise: intervals of the speed-up apart, and beyond the noise floor.
 
@@ -241,9 +236,13 @@ def _beside_int8(data: ReportData, chosen: FrontPoint) -> list[str]:
     int8 = data.point("int8")
     if int8 is None or "speedup" not in int8.figures:
         return []
-    if not meets(int8, data.limits):
+    if unmet(data.limits, int8.figures):
         return ["Plain int8 of the reference does not meet the constraints."]
-    better = [p for p in data.points if meets(p, data.limits) and faster(p, int8, data.profile.noise_floor_percent)]
+    better = [
+        p
+        for p in data.points
+        if not unmet(data.limits, p.figures) and faster(p, int8, data.profile.noise_floor_percent)
+    ]
     if not better:
         return ["Nothing that meets the constraints beats plain int8 by more than the noise."]
     best = chosen if chosen in better else better[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from automc.config import Constraints, Rule
-from automc.constraints import Limit, Verdict, limits_of
+from automc.constraints import Limit, limits_of, unmet
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.nearest import nearest
 from automc.run import FrontPoint
@@ -36,7 +36,7 @@ def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constrai
             next_step=f"give a rule, or an id: {', '.join(by_id) or 'none, no candidate came to the end'}",
         )
     limits = limits_of(constraints)
-    feasible = [point for point in points if _met(point, limits)]
+    feasible = [point for point in points if not unmet(limits, point.figures)]
     if not feasible:
         raise _infeasible(points, limits)
     known = [point for point in feasible if all(metric in point.figures for metric in _RULES[rule])]
@@ -49,10 +49,6 @@ def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constrai
         return _knee(known)
     (metric,) = _RULES[rule]
     return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), point.trial.candidate.id))
-
-
-def _met(point: FrontPoint, limits: Sequence[Limit]) -> bool:
-    return all(limit.judge(point.figures.get(limit.metric)) is Verdict.MET for limit in limits)
 
 
 def _knee(points: Sequence[FrontPoint]) -> FrontPoint:
@@ -79,7 +75,7 @@ def _infeasible(points: Sequence[FrontPoint], limits: Sequence[Limit]) -> Infeas
         return InfeasibleSearchError(
             "no candidate reached the last rung", next_step="see the failures: automc report RUN"
         )
-    binding = max(limits, key=lambda limit: sum(not _met(point, [limit]) for point in points))
+    binding = max(limits, key=lambda limit: sum(bool(unmet([limit], point.figures)) for point in points))
     closest = min(points, key=excess)
     figure = closest.figures.get(binding.metric)
     by = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automc.config import SearchConfig
-from automc.constraints import Verdict, judge_all, limits_of
+from automc.constraints import limits_of, unmet
 from automc.errors import MeasurementError, RunError
 from automc.pareto import non_dominated, promote
 from automc.run import FrontPoint, Run
@@ -57,7 +57,7 @@ def select(ended: Ended, trials: Sequence[Trial], config: SearchConfig) -> list[
     taken = {trial.artifacts.get("onnx") for trial in anchors}
     rest = [trial for trial in distinct(trials) if trial.artifacts.get("onnx") not in taken]
     limits = limits_of(config.constraints)
-    met = [trial for trial in rest if _none_broken(judge_all(limits, trial.figures or {}))]
+    met = [trial for trial in rest if not unmet(limits, trial.figures or {})]
     broken = [trial for trial in rest if trial not in met]
     chosen: list[Trial] = []
     for group in (met, broken):
@@ -66,10 +66,6 @@ def select(ended: Ended, trials: Sequence[Trial], config: SearchConfig) -> list[
             order = promote([objectives_of(trial, config.objectives) for trial in group], room)
             chosen += [group[int(index)] for index in order]
     return anchors + chosen
-
-
-def _none_broken(verdicts: Mapping[Any, Verdict]) -> bool:
-    return all(verdict is Verdict.MET for verdict in verdicts.values())
 
 
 def remeasure(
