@@ -165,6 +165,14 @@ def parse_config(raw: Mapping[str, object], source: str) -> SearchConfig:
         raise ConfigError(explain(error, source, SearchConfig), next_step="automc config init") from error
 
 
+def parse_constraints(raw: Mapping[str, object]) -> Constraints:
+    """`raw` as Constraints; raises ConfigError naming the key."""
+    try:
+        return Constraints.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "limits", Constraints), next_step="automc front --help") from error
+
+
 def explain(error: ValidationError, source: str, model: type[BaseModel]) -> str:
     """A pydantic error as one line per problem: `file: key.path: what is wrong, what is allowed`."""
     lines = []

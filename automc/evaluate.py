@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from automc.cost.kernels import Precision
-    from automc.cost.predictor import Costs, Estimate, Predictor
+    from automc.cost.predictor import Costs, Predictor
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
     from automc.workloads.workload import SplitName, Workload
@@ -283,16 +283,7 @@ class Evaluator:
             if needed_of(self.config) & PREDICTED:
                 raise
         else:
-            predicted: dict[Metric, Estimate] = {
-                "latency_ms": costs.latency_ms,
-                "energy_mj": costs.energy_mj,
-                "memory_mb": costs.memory_mb,
-            }
-            for metric, estimate in predicted.items():
-                figures[metric] = Figure(
-                    estimate.value, estimate.low, estimate.high, estimate.unit, "predicted",
-                    rung=rung, coverage=estimate.coverage, source=estimate.source,
-                )  # fmt: skip
+            figures.update(costs.figures(rung))
         size = float(len(onnx_bytes(graph)))
         figures["size_bytes"] = Figure(size, size, size, "bytes", "measured", n=1, rung=rung)
         return figures

@@ -24,6 +24,7 @@ from automc.trial import Figure, Trial
 if TYPE_CHECKING:
     from automc.bundle.verify import Bundle
     from automc.config import Rule
+    from automc.search.rescoring import Rescored
 
 LOCK = "config.lock.yaml"
 
@@ -189,10 +190,15 @@ class Run:
     def finished(self) -> bool:
         return self.journal.last("end") is not None
 
+    @property
+    def has_finalists(self) -> bool:
+        """Whether the run has come to an end, this time or before it was extended."""
+        return (self.folder / "front.json").is_file()
+
     def finalists(self) -> list[FrontPoint]:
         """Every re-measured candidate, fastest first. Raises RunError where the run has not come that far."""
         path = self.folder / "front.json"
-        if not path.is_file():
+        if not self.has_finalists:
             raise RunError(f"{self.folder}: has not ended", next_step=f"automc resume {self.folder}")
         try:
             return [FrontPoint.from_json(item) for item in json.loads(path.read_text())["points"]]
@@ -219,6 +225,17 @@ class Run:
         from automc.search.ending import write_bundle_of
 
         return write_bundle_of(self, trial, folder or self.folder / f"bundle-{trial.candidate.id}")
+
+    def rescore(
+        self, profile: str | None = None, *, rung: int | None = None, measure: bool = False, **limits: float | None
+    ) -> Rescored:
+        """The run's candidates judged for another device (a profile's name or folder) or other limits, in seconds.
+
+        limits: max_latency_ms=4 and so on, laid over the run's; None lifts one. As `automc.search.rescoring.rescore`.
+        """
+        from automc.search.rescoring import rescore
+
+        return rescore(self, profile, limits, rung=rung, measure=measure)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run whole or not at all."""

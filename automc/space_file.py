@@ -68,14 +68,19 @@ def form() -> str:
     return f"cat {shipped_folder('search_spaces') / 'cnn.yaml'}    (a space that is complete)"
 
 
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that ship with automc, by name."""
+    return {
+        found.stem: found for found in sorted(shipped_folder("search_spaces").glob("*.yaml")) if found.stem[0] != "_"
+    }
+
+
 def space_path(name_or_path: str | Path) -> Path:
     """The file of a space given by path or by the name of a shipped one. Raises ConfigError with the nearest name."""
     path = Path(name_or_path)
     if path.is_file():
         return path
-    shipped = {
-        found.stem: found for found in sorted(shipped_folder("search_spaces").glob("*.yaml")) if found.stem[0] != "_"
-    }
+    shipped = shipped_spaces()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     if path.is_dir():

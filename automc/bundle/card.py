@@ -125,9 +125,10 @@ def model_card(
     io: Mapping[str, list[dict[str, JsonValue]]],
     opset: Mapping[str, int],
     device: Mapping[str, JsonValue],
+    here: Mapping[str, JsonValue],
     quantised: bool,
 ) -> str:
-    """The text of MODEL_CARD.md."""
+    """The text of MODEL_CARD.md. device: whose latency is stated; here: the machine the bundle is written on."""
     from importlib.metadata import version
 
     import jinja2
@@ -183,6 +184,8 @@ def model_card(
         metric=contents.metric.replace("_", " "),
         intervals=intervals,
         device=device,
+        here=here,
+        timed="latency_ms" in contents.figures,
         threads=contents.profile.threads,
         provider=contents.profile.execution_provider,
         protocol=contents.profile.protocol,

@@ -53,7 +53,7 @@ class BundleContents:
     interleaved medians.
     saves: what each technique of the chain saves, as its class declares. data_digests: sha256 per split, and "base".
     metric: what the figure `accuracy` is ("accuracy" or "squared_error" can be checked from data).
-    device: `templates.verify.device()` of where latency was measured; None: on this machine.
+    device: `templates.verify.device()` of where latency was measured, or is predicted for; None: this machine.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _fill(part: Path, contents: BundleContents) -> None:
     from automc.bundle.card import model_card
 
     opset = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-    (part / "MODEL_CARD.md").write_text(model_card(contents, io, opset, device, quantised), encoding="utf-8")
+    (part / "MODEL_CARD.md").write_text(model_card(contents, io, opset, device, here, quantised), encoding="utf-8")
     _write_manifest(part, {"opset": opset, "ir_version": model.ir_version})
 
 

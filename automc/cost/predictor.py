@@ -14,6 +14,7 @@ from automc.cost.fit import MEMORY, SESSION, far_share, in_range
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
 from automc.profiles import HardwareProfile
+from automc.trial import Figure, Metric
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,19 @@ class Costs:
     latency_ms: Estimate
     energy_mj: Estimate
     memory_mb: Estimate
+
+    def by_metric(self) -> dict[Metric, Estimate]:
+        return {"latency_ms": self.latency_ms, "energy_mj": self.energy_mj, "memory_mb": self.memory_mb}
+
+    def figures(self, rung: int | None) -> dict[Metric, Figure]:
+        """As figures of a candidate at `rung`, each with its interval and what it was predicted from."""
+        return {
+            metric: Figure(
+                item.value, item.low, item.high, item.unit, "predicted",
+                rung=rung, coverage=item.coverage, source=item.source,
+            )
+            for metric, item in self.by_metric().items()
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

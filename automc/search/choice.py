@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from automc.candidate import Candidate
 from automc.config import Constraints, Rule
-from automc.constraints import Limit, limits_of, unmet
+from automc.constraints import Interval, Limit, limits_of, unmet
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.nearest import nearest
 from automc.run import FrontPoint
 from automc.trial import Metric, to_minimise
 
-_RULES: dict[str, tuple[Metric, ...]] = {
+RULES: dict[str, tuple[Metric, ...]] = {
     "fastest": ("latency_ms",),
     "smallest": ("size_bytes",),
     "most_accurate": ("accuracy",),
@@ -21,33 +23,55 @@ _RULES: dict[str, tuple[Metric, ...]] = {
 """The figures by which each rule chooses."""
 
 
-def choose(points: Sequence[FrontPoint], rule: Rule | str, constraints: Constraints) -> FrontPoint:
+@dataclass(frozen=True)
+class Prospect:
+    """A candidate that is not among those to choose from, and what its costs are predicted to be.
+
+    why: what kept it out, as the end of a sentence ("screened out before training").
+    """
+
+    candidate: Candidate
+    predicted: dict[Metric, Interval]
+    why: str
+
+
+def choose(
+    points: Sequence[FrontPoint],
+    rule: Rule | str,
+    constraints: Constraints,
+    *,
+    prospects: Callable[[], Sequence[Prospect]] = tuple,
+    noun: str = "finalist",
+) -> FrontPoint:
     """The point that `rule` picks among those meeting every constraint; a candidate id picks itself.
 
+    rule: hyphens may stand for underscores. prospects: asked where nothing meets the constraints: of them the
+    one that is predicted to come closer, if any, is named as well. noun: what messages call a point.
     Raises InfeasibleSearchError (the binding constraint, by how much, the closest candidate) where none meets all, or
-    none of those has what the rule chooses by; ConfigError where `rule` is neither a rule nor the id of a finalist.
+    none of those has what the rule chooses by; ConfigError where `rule` is neither a rule nor the id of a point.
     """
     by_id = {point.trial.candidate.id: point for point in points}
     if rule in by_id:
         return by_id[rule]
-    if rule not in _RULES:
+    named = rule.replace("-", "_")
+    if named not in RULES:
         raise ConfigError(
-            f"{rule!r} is no rule ({', '.join(_RULES)}) and no finalist's id{nearest(rule, [*_RULES, *by_id])}",
+            f"{rule!r} is no rule ({', '.join(RULES)}) and no {noun}'s id{nearest(rule, [*RULES, *by_id])}",
             next_step=f"give a rule, or an id: {', '.join(by_id) or 'none, no candidate came to the end'}",
         )
     limits = limits_of(constraints)
     feasible = [point for point in points if not unmet(limits, point.figures)]
     if not feasible:
-        raise _infeasible(points, limits)
-    known = [point for point in feasible if all(metric in point.figures for metric in _RULES[rule])]
+        raise _infeasible(points, limits, prospects(), noun)
+    known = [point for point in feasible if all(metric in point.figures for metric in RULES[named])]
     if not known:
         raise InfeasibleSearchError(
-            f"{rule} chooses by {' and '.join(_RULES[rule])}, which no finalist that meets every constraint has",
+            f"{named} chooses by {' and '.join(RULES[named])}, which no {noun} that meets every constraint has",
             next_step="choose by another rule, or calibrate the profile for the operators of these networks",
         )
-    if rule == "knee":
+    if named == "knee":
         return _knee(known)
-    (metric,) = _RULES[rule]
+    (metric,) = RULES[named]
     return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), point.trial.candidate.id))
 
 
@@ -64,7 +88,9 @@ def _knee(points: Sequence[FrontPoint]) -> FrontPoint:
     return points[distance.index(min(distance))]
 
 
-def _infeasible(points: Sequence[FrontPoint], limits: Sequence[Limit]) -> InfeasibleSearchError:
+def _infeasible(
+    points: Sequence[FrontPoint], limits: Sequence[Limit], prospects: Sequence[Prospect], noun: str
+) -> InfeasibleSearchError:
     """Names the limit that most points break, and the candidate whose excess over all limits is smallest."""
 
     def excess(point: FrontPoint) -> float:
@@ -84,7 +110,22 @@ def _infeasible(points: Sequence[FrontPoint], limits: Sequence[Limit]) -> Infeas
         else f"has {figure.value:.4g} {figure.unit}, {figure.value - binding.maximum:.4g} too much"
     )
     return InfeasibleSearchError(
-        f"no finalist meets every constraint; the binding one is {binding.metric} <= {binding.maximum:g}: "
-        f"the closest candidate {closest.trial.candidate.id} ({closest.trial.candidate}) {by}",
+        f"no {noun} meets every constraint; the binding one is {binding.metric} <= {binding.maximum:g}: "
+        f"the closest {noun} {closest.trial.candidate.id} ({closest.trial.candidate}) {by}"
+        + _closer(prospects, binding, None if figure is None else figure.value),
         next_step=f"raise constraints.max_{binding.metric.removeprefix('max_')}, widen the space, or give more steps",
+    )
+
+
+def _closer(prospects: Sequence[Prospect], binding: Limit, best: float | None) -> str:
+    """The prospect that is predicted to come closest to the binding limit, where it comes closer than `best`."""
+    known = [(item, item.predicted[binding.metric]) for item in prospects if binding.metric in item.predicted]
+    closer = [(item, figure) for item, figure in known if best is None or figure.value < best]
+    if not closer:
+        return ""
+    item, figure = min(closer, key=lambda pair: (pair[1].value, pair[0].candidate.id))
+    over = figure.value - binding.maximum
+    return (
+        f"; {item.candidate.id} ({item.candidate}), {item.why}, is predicted to have {figure.value:.4g} "
+        f"({figure.low:.4g} to {figure.high:.4g}), {f'{over:.4g} too much' if over > 0 else 'which would meet it'}"
     )

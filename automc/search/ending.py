@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ from automc.bundle.verify import Bundle
 from automc.errors import BundleError, InfeasibleSearchError, RunError
 from automc.pareto import non_dominated
 from automc.run import FrontPoint, Run
-from automc.search.choice import choose
+from automc.search.choice import Prospect, choose
 from automc.search.fidelity import distinct, objectives_of, predicted_ms
 from automc.search.finalists import points_of, remeasure, score_test_split, select, with_drop
 from automc.search.progress import Progress, Watcher
@@ -23,8 +23,10 @@ from automc.trial import Figure, Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
+    from automc.profiles import HardwareProfile
     from automc.search.loop import Ended
     from automc.search.setup import Prepared
+    from automc.workloads.workload import Workload
 
 GOLDEN_SAMPLES = 4
 UNPREDICTED = (
@@ -50,10 +52,10 @@ def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
         finalists = select(ended, top, run.config)
         timings = remeasure(run, evaluator, finalists, reference, watch)
         tested = score_test_split(run, evaluator, finalists, reference, watch)
-        points = points_of(ended, finalists, timings, tested, run.config)
+        points = points_of(ended.anchors, finalists, timings, tested, run.config)
     infeasible = None
     try:
-        chosen = choose(points, run.config.choose, run.config.constraints)
+        chosen = choose(points, run.config.choose, run.config.constraints, prospects=lambda: _screened_out(ended))
         points = [replace(point, chosen=point is chosen) for point in points]
     except InfeasibleSearchError as error:
         infeasible = error
@@ -70,6 +72,15 @@ def finish(run: Run, prepared: Prepared, ended: Ended, watch: Watcher) -> None:
     picked = next(point for point in points if point.chosen).trial.candidate.id
     run.journal.append("end", chosen=picked)
     watch(Progress("done", f"chose {picked}"))
+
+
+def _screened_out(ended: Ended) -> list[Prospect]:
+    """Who was dropped on predicted costs before any training."""
+    return [
+        Prospect(candidate, dict(ended.predicted[candidate.id].by_metric()), "screened out before training")
+        for candidate, failure in ended.screened
+        if failure.kind == "screened" and candidate.id in ended.predicted
+    ]
 
 
 def _scored_points(ended: Ended, run: Run) -> list[FrontPoint]:
@@ -101,7 +112,7 @@ def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     try:
-        bundle = _write(run, point, folder, evaluator)
+        bundle = write_point(run, point, folder, evaluator.workload, evaluator.profile)
     except BundleError as error:
         if not isinstance(error.__cause__, OSError):
             raise
@@ -112,28 +123,43 @@ def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
 
 def write_bundle_of(run: Run, trial: Trial, folder: Path) -> Bundle:
     """The bundle of one finalist of a finished run. Raises RunError where `trial` is not among its finalists."""
-    from automc.evaluate import Evaluator
+    from automc.profiles import load_profile
     from automc.search.setup import workload_of
 
     points = {point.trial.candidate.id: point for point in run.finalists()}
     if trial.candidate.id not in points:
         raise RunError(f"{trial.candidate.id} is no finalist of {run.folder}", next_step=f"automc front {run.folder}")
-    workload = workload_of(run)
-    evaluator = Evaluator(run.config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
-    return _write(run, points[trial.candidate.id], folder, evaluator)
+    return write_point(
+        run, points[trial.candidate.id], folder, workload_of(run), load_profile(str(run.folder / "profile"))
+    )
 
 
-def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> Bundle:
+def write_point(
+    run: Run,
+    point: FrontPoint,
+    folder: Path,
+    workload: Workload,
+    profile: HardwareProfile,
+    *,
+    reference: FrontPoint | None = None,
+    notes: Sequence[str] = (),
+) -> Bundle:
+    """The bundle of `point` for `profile`; its figures are those of that device.
+
+    reference: default the run's own. notes: what the model card has to say besides, one sentence each.
+    """
     from automc.bundle.write import BundleContents, write_bundle
     from automc.techniques.plan import Plan
     from automc.workloads.workload import HoldsRaw
 
-    trial, workload = point.trial, evaluator.workload
+    trial = point.trial
     plans = json.loads(run.artifacts.get(trial.artifacts["plans"]))
     examples = workload.split("validation")
     batch = next(iter(examples.batches(GOLDEN_SAMPLES)))
     figures, predicted = _promises(point)
-    reference = next((item for item in run.finalists() if item.anchor == "reference"), None)
+    if reference is None:
+        reference = next((item for item in run.finalists() if item.anchor == "reference"), None)
+    speedup = point.figures.get("speedup")
     digests = run.lock.get("digests")
     return write_bundle(
         folder,
@@ -141,18 +167,21 @@ def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> B
             name=f"{run.config.name}-{trial.candidate.id}",
             base_name=workload.name,
             model=run.artifacts.get(trial.artifacts["onnx"]),
-            profile=evaluator.profile,
+            profile=profile,
             candidate=trial.candidate,
             figures=figures,
             predicted=predicted,
             reference={} if reference is None else _promises(reference)[0],
-            speedup=point.figures.get("speedup"),
+            speedup=speedup if speedup is not None and speedup.kind == "measured" else None,
             golden_inputs=tuple(tensor.numpy() for tensor in batch.inputs),
             golden_raw=examples.raw(batch.indices) if isinstance(examples, HoldsRaw) else None,
             preprocessing=cast(Mapping[str, Any], workload.preprocessing),
             quantization={"plans": [plan for plan in plans["graph"] if plan["edits"]]},
             plans=tuple(Plan.model_validate(plan) for plan in [*plans["model"], *plans["graph"]]),
-            recovery={**run.config.recovery.model_dump(mode="json"), "steps": run.config.search.rungs[-1].steps},
+            recovery={
+                **run.config.recovery.model_dump(mode="json"),
+                "steps": run.config.search.rungs[trial.rung].steps,
+            },
             seed=trial.seed,
             data_digests=cast(Mapping[str, str], digests) if isinstance(digests, dict) else {},
             saves={
@@ -162,25 +191,29 @@ def _write(run: Run, point: FrontPoint, folder: Path, evaluator: Evaluator) -> B
             metric=workload.task.metric,
             notice=workload.licence_notice,
             summary=f"{workload.name} compressed by: {trial.candidate}",
-            limits=() if predicted else (UNPREDICTED,),
+            limits=(*(() if predicted else (UNPREDICTED,)), *notes),
+            device=None if "latency_ms" in figures else profile.fingerprint.model_dump(mode="json"),
         ),
     )
 
 
 def _promises(point: FrontPoint) -> tuple[dict[Metric, Figure], dict[Metric, Figure]]:
-    """(promised by the bundle: test accuracy and drop, measured latency, size; predicted by the search: the rest)."""
+    """(promised by the bundle, predicted).
+
+    Promised: accuracy and drop of the test split, of validation where that was not read; size; and what was measured on
+    the device: latency as a rule, energy where it has a counter.
+    """
     figures = point.figures
-    promised: dict[Metric, Figure] = {
-        "accuracy": figures["test_accuracy"],
-        "drop_points": figures["test_drop_points"],
-        "latency_ms": figures["latency_ms"],
-        "size_bytes": figures["size_bytes"],
-    }
+    split = "test_" if "test_accuracy" in figures else ""
+    promised: dict[Metric, Figure] = {"accuracy": figures[f"{split}accuracy"]}
+    if f"{split}drop_points" in figures:
+        promised["drop_points"] = figures[f"{split}drop_points"]
     predicted: dict[Metric, Figure] = {}
     if "predicted_latency_ms" in figures:
         predicted["latency_ms"] = figures["predicted_latency_ms"]
-    costs: tuple[Metric, ...] = ("energy_mj", "memory_mb")
+    costs: tuple[Metric, ...] = ("latency_ms", "size_bytes", "energy_mj", "memory_mb")
     for metric in costs:
         if metric in figures:
-            (predicted if figures[metric].kind == "predicted" else promised)[metric] = figures[metric]
+            told = figures[metric]
+            (predicted if told.kind == "predicted" else promised)[metric] = told
     return promised, predicted

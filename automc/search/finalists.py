@@ -80,7 +80,7 @@ def remeasure(
         models = {"reference": run.artifacts.get(reference.artifacts["onnx"])}
         models.update({trial.candidate.id: run.artifacts.get(trial.artifacts["onnx"]) for trial in finalists})
         timings = patiently(lambda: measure_interleaved(models, evaluator.profile, baseline="reference"))
-        shown: dict[str, Any] = {name: _timing_json(timing) for name, timing in timings.items()}
+        shown: dict[str, Any] = {name: timing_json(timing) for name, timing in timings.items()}
         for name, energy in _energies(models, evaluator, watch).items():
             shown[name]["energy"] = energy
         run.journal.append("measured", timings=dict(shown))
@@ -108,7 +108,8 @@ def _energies(models: Mapping[str, bytes], evaluator: Evaluator, watch: Watcher)
     return {name: {"mj": list(values), "source": counter.source.detail} for name, values in found.items()}
 
 
-def _timing_json(timing: Timing) -> dict[str, Any]:
+def timing_json(timing: Timing) -> dict[str, Any]:
+    """As the journal keeps a timing and `points_of` takes it."""
     return {
         "n": timing.n, "p10_ms": timing.p10_ms, "median_ms": timing.median_ms, "p90_ms": timing.p90_ms,
         "passes_ms": list(timing.pass_p10_ms), "calm": timing.calm,
@@ -151,13 +152,16 @@ def score_test_split(
 
 
 def points_of(
-    ended: Ended,
+    anchors: Mapping[str, str],
     finalists: Sequence[Trial],
     timings: Mapping[str, Mapping[str, Any]],
     tested: Mapping[str, Mapping[str, Figure]],
     config: SearchConfig,
 ) -> list[FrontPoint]:
-    """One point per finalist, fastest first, none chosen yet."""
+    """One point per finalist, fastest first, none chosen yet.
+
+    anchors: candidate id to the anchor's name. tested: candidate id to figures of the test split, where there are any.
+    """
     drafts = []
     for trial in finalists:
         timing = timings[trial.candidate.id]
@@ -176,12 +180,12 @@ def points_of(
             passes, source = sorted(timing["energy"]["mj"]), timing["energy"]["source"]
             middle = passes[len(passes) // 2]
             figures["energy_mj"] = Figure(middle, passes[0], passes[-1], "mJ", "measured", n=len(passes), source=source)
-        figures.update(tested[trial.candidate.id])
+        figures.update(tested.get(trial.candidate.id, {}))
         drafts.append((trial, figures))
     matrix = [[to_minimise(name, figures[name]) for name in config.objectives] for _, figures in drafts]
     mask = non_dominated(matrix)
     points = [
-        FrontPoint(trial, ended.anchors.get(trial.candidate.id), bool(on_front), False, figures)
+        FrontPoint(trial, anchors.get(trial.candidate.id), bool(on_front), False, figures)
         for (trial, figures), on_front in zip(drafts, mask, strict=True)
     ]
     return sorted(points, key=lambda point: (point.figures["latency_ms"].value, point.trial.candidate.id))

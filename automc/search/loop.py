@@ -22,6 +22,7 @@ from automc.search.setup import Prepared, data_root_of, move_data, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
+    from automc.cost.predictor import Costs
     from automc.search.strategies.strategy import Strategy
 
 ASKS_PER_EVALUATION = 30  # a strategy that finds nothing new in so many asks has seen what it can reach
@@ -112,13 +113,16 @@ def _drive(run: Run, watch: Watcher) -> Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """The rungs' trials (by candidate id), the reference of each trained rung, and the anchors by candidate id."""
+    """The rungs' trials (by candidate id), the reference at the top rung, and the anchors by candidate id.
+
+    predicted: costs of every candidate that was screened, by its id, as far as they are known.
+    """
 
     rungs: tuple[dict[str, Trial], ...]
     reference: Trial | None
     anchors: dict[str, str]
     screened: tuple[tuple[Candidate, Failure], ...]
-    predicted: dict[str, float]
+    predicted: dict[str, Costs]
 
 
 class Loop:
@@ -130,7 +134,7 @@ class Loop:
         self.anchors = prepared.space.anchors
         self.anchor_of = {c.id: anchor.name for anchor in self.anchors for c in anchor.candidates}
         self.screened: dict[str, tuple[Candidate, Failure]] = {}
-        self.predicted: dict[str, float] = {}
+        self.predicted: dict[str, Costs] = {}
         self._replayed = deque(run.journal.of("asked"))
         self._told = sum(1 for _ in run.journal.of("told"))
 
@@ -275,7 +279,7 @@ class Loop:
             return None
         answer = self.prepared.screener([candidate])[0]
         if answer.costs is not None:
-            self.predicted[candidate.id] = answer.costs.latency_ms.value
+            self.predicted[candidate.id] = answer.costs
         if answer.failure is None:
             return None
         if candidate.id not in self.screened:

@@ -80,7 +80,7 @@ def _kernels(run: Run, evaluator: Evaluator, points: Sequence[FrontPoint]) -> li
 def _screening(ended: Ended) -> str:
     """Whether costs predicted from the trace, before any export, were those of the exported graph (rung 0)."""
     pairs = [
-        (ended.predicted[name], trial["latency_ms"].value)
+        (ended.predicted[name].latency_ms.value, trial["latency_ms"].value)
         for name, trial in ended.rungs[0].items()
         if "latency_ms" in (trial.figures or {}) and name in ended.predicted
     ]

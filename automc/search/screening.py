@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from automc.cost.kernels import Precision
-    from automc.cost.predictor import Costs, Estimate
+    from automc.cost.predictor import Costs
     from automc.evaluate import Evaluator
 
 REMEMBERED = 64  # networks kept by what made them (precision, steps); a chain differs from its neighbour in its tail
@@ -25,7 +25,10 @@ REMEMBERED = 64  # networks kept by what made them (precision, steps); a chain d
 
 @dataclass(frozen=True)
 class Screened:
-    """Predicted costs, or why the candidate goes no further; neither where costs are unknown and nothing needs them."""
+    """Predicted costs, and why the candidate goes no further where it does not.
+
+    No costs where they are unknown: without a failure where nothing needs them.
+    """
 
     costs: Costs | None = None
     failure: Failure | None = None
@@ -75,13 +78,13 @@ class Screener:
         except UnseenOperatorError as error:
             return Screened(failure=Failure("unknown_cost", error.message) if self._needed & PREDICTED else None)
         for limit in self._limits:
-            estimate = _estimate(costs, limit.metric)
+            estimate = costs.by_metric().get(limit.metric)
             if estimate is not None and limit.certainly_broken(estimate):
                 reason = (
                     f"predicted {limit.metric} {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}) "
                     f"{estimate.unit}, all beyond the limit of {limit.maximum:g}"
                 )
-                return Screened(failure=Failure("screened", reason))
+                return Screened(costs, Failure("screened", reason))
         return Screened(costs=costs)
 
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
@@ -101,12 +104,3 @@ class Screener:
                 self._networks.pop(next(iter(self._networks)))
             self._networks[key] = compressed.model
         return self._networks[key]
-
-
-def _estimate(costs: Costs, metric: Metric) -> Estimate | None:
-    by_metric: dict[Metric, Estimate] = {
-        "latency_ms": costs.latency_ms,
-        "energy_mj": costs.energy_mj,
-        "memory_mb": costs.memory_mb,
-    }
-    return by_metric.get(metric)

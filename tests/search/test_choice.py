@@ -9,7 +9,7 @@ from automc.config import Constraints
 from automc.constraints import Limit, Verdict
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.run import FrontPoint
-from automc.search.choice import choose
+from automc.search.choice import Prospect, choose
 from automc.trial import Figure, Trial
 
 
@@ -70,6 +70,35 @@ def test_nothing_feasible_names_the_binding_limit_by_how_much_and_the_closest() 
     assert "0.5 too much" in message  # 2.0 - 1.5
     assert MIDDLE.trial.candidate.id in message
     assert caught.value.exit_code == 3
+
+
+def prospect(name: str, latency: float) -> Prospect:
+    figure = Figure(latency, latency - 0.1, latency + 0.1, "ms", "predicted")
+    return Prospect(Candidate((Step.of(name),)), {"latency_ms": figure}, "screened out before training")
+
+
+def test_a_candidate_screened_out_that_is_predicted_closer_than_any_finalist_is_named_with_its_prediction() -> None:
+    limits = Constraints(max_latency_ms=0.5)
+    known = [prospect("far", 1.2), prospect("near", 0.75), prospect("nearer", 0.7)]
+    with pytest.raises(InfeasibleSearchError) as caught:
+        choose([MIDDLE, FAST], "fastest", limits, prospects=lambda: known)
+    assert FAST.trial.candidate.id in caught.value.message
+    assert known[2].candidate.id in caught.value.message
+    assert "screened out before training, is predicted to have 0.7 (0.6 to 0.8), 0.2 too much" in caught.value.message
+    assert known[0].candidate.id not in caught.value.message  # 1.2 is farther than FAST's 1.0
+    with pytest.raises(InfeasibleSearchError) as caught:
+        choose([MIDDLE, FAST], "fastest", limits, prospects=lambda: known[:1])
+    assert "screened" not in caught.value.message
+
+
+def test_prospects_say_nothing_of_a_limit_they_have_no_figure_for() -> None:
+    with pytest.raises(InfeasibleSearchError) as caught:
+        choose([FAST], "fastest", Constraints(max_drop_points=1.0), prospects=lambda: [prospect("near", 0.1)])
+    assert "screened" not in caught.value.message
+
+
+def test_a_rule_may_be_spelt_with_hyphens() -> None:
+    assert choose([ACCURATE, FAST], "most-accurate", Constraints()) is ACCURATE
 
 
 def test_a_rule_nobody_knows_is_refused() -> None:
