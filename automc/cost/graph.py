@@ -55,16 +55,29 @@ def graph_from_trace(
     Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
     """
     from automc.cost.lowering import lower
+
+    return lower(operators_from_trace(model, example_inputs, precision=precision, batch=batch, scheme=scheme))
+
+
+def operators_from_trace(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    precision: Precision = "fp32",
+    batch: int = 1,
+    scheme: Int8Facts | None = None,
+) -> onnx.ModelProto:
+    """The op-level graph that `graph_from_trace` lowers: shapes, types and operators as exported, values made up."""
     from automc.cost.trace import as_exported, traced
 
     graph = traced(model, example_inputs, batch=batch)
     if precision == "int8":
         from automc.cost.quantised import quantised
 
-        graph = quantised(as_exported(graph), scheme)
-    elif any(node.op_type == "MatMul" for node in graph.graph.node):
-        graph = as_exported(graph)  # makes MatMul and Add a Gemm, whose reshapes are then shared; else ALL is enough
-    return lower(graph)
+        return quantised(as_exported(graph), scheme)
+    if any(node.op_type == "MatMul" for node in graph.graph.node):
+        return as_exported(graph)  # makes MatMul and Add a Gemm, whose reshapes are then shared; else ALL is enough
+    return graph
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

@@ -62,8 +62,7 @@ class Screener:
         from automc.cost.graph import graph_from_trace
 
         try:
-            precision = pipeline.final_precision(candidate.steps)
-            network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision)
+            network, precision = self.network(candidate)
             inputs = self._evaluator.workload.example_inputs()
             scheme = self._evaluator.profile.int8
             graph = graph_from_trace(network, inputs, precision=precision, scheme=scheme)
@@ -83,6 +82,14 @@ class Screener:
                 )
                 return Screened(failure=Failure("screened", reason))
         return Screened(costs=costs)
+
+    def network(self, candidate: Candidate) -> tuple[nn.Module, Precision]:
+        """What the structural steps of `candidate` leave of the base, untrained, and the precision it will run in.
+
+        Raises InfeasibleCandidate, CompressionError, UnseenOperatorError.
+        """
+        precision = pipeline.final_precision(candidate.steps)
+        return self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision), precision
 
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
         """The base after the structural ones of `steps`, from the longest remembered beginning of them.
