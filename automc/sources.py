@@ -32,16 +32,17 @@ class Site:
 
     @property
     def where(self) -> str:
-        """`file:line`, the file from the working folder where it lies below it; "" where unknown."""
+        """`file:line`, the file from the working folder or from where its package was found; "" where unknown."""
         if not self.file:
             return ""
         path = Path(self.file)
-        here = Path.cwd()
-        return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{self.line}"
+        roots = [root for root in (Path.cwd(), *map(Path, filter(None, sys.path))) if path.is_relative_to(root)]
+        nearest = max(roots, key=lambda root: len(root.parts), default=None)
+        return f"{path if nearest is None else path.relative_to(nearest)}:{self.line}"
 
     def __str__(self) -> str:
-        named = {None: "", "": "the network itself"}.get(self.module, self.module or "")
-        return " at ".join(part for part in (named, self.where) if part)
+        named = "the network itself" if self.module == "" else self.module or ""
+        return f"{named} ({self.where})" if named and self.where else named or self.where
 
     def to_json(self) -> dict[str, str | int | None]:
         return {"module": self.module, "file": self.file, "line": self.line, "code": self.code}

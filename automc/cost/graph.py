@@ -80,6 +80,29 @@ def operators_from_trace(
     return graph
 
 
+def operators_of(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    precision: Precision = "fp32",
+    scheme: Int8Facts | None = None,
+) -> onnx.ModelProto:
+    """As `operators_from_trace`; a network that cannot be traced is exported instead, which takes seconds.
+
+    Raises ExportError, chained, where it cannot be exported either.
+    """
+    from automc.errors import UnseenOperatorError
+
+    try:
+        return operators_from_trace(model, example_inputs, precision=precision, scheme=scheme)
+    except UnseenOperatorError:
+        from automc.cost.quantised import quantised
+        from automc.export import export_onnx
+
+        exported = with_batch(export_onnx(model, example_inputs), 1)
+        return quantised(exported, scheme) if precision == "int8" else exported
+
+
 def load_onnx(path: Path) -> onnx.ModelProto:
     """The model in the user's file. Raises ConfigError where there is none, or it cannot be read as one."""
     import onnx

@@ -321,6 +321,9 @@ def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
         return first.elements * (weights.elements // weights.shape[0])
     if node.op in ("Gemm", "FusedGemm", "QGemm"):
         return out.elements * first.shape[0 if node.int("transA") else 1]
+    if node.op in ("LSTM", "GRU", "RNN"):  # (length, batch, inputs), then weights of inputs and of the state
+        steps = first.shape[0] * first.shape[1]
+        return steps * sum(tensors[name].elements for name in node.inputs[1:3])
     if node.op in _MATRIX_PRODUCTS:
         if not node.int("transA"):
             return out.elements * first.shape[-1]

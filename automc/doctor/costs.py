@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,7 +14,7 @@ from automc import pipeline
 from automc.candidate import Candidate
 from automc.doctor.budget import Budget
 from automc.doctor.diagnosis import LimitOutlook, SpaceOutlook
-from automc.errors import CompressionError, InfeasibleCandidate, PredictorError, UnseenOperatorError
+from automc.errors import CandidateError, InfeasibleCandidate, PredictorError, UnseenOperatorError
 from automc.techniques.technique import Phase
 from automc.trial import Figure, Metric
 
@@ -72,11 +73,20 @@ class Costing:
         assert isinstance(predictor, CalibratedPredictor)
         return predictor
 
-    def note_base(self, graphs: Sequence[onnx.ModelProto]) -> None:
-        """Op-level graphs of the base, one per precision, fp32 first: what the profile does not know of them."""
-        for graph in graphs:
-            kernels = self._note(graph, base=True)
-            self._base = self._base or (kernels, graph.ByteSize() * self.size_factor)
+    def note_base(self, operators: onnx.ModelProto, exported: onnx.ModelProto | None) -> str:
+        """What the profile does not know of the base, in one precision: as costed before any training, and as exported.
+
+        operators: fp32 at the first call. Returns where the two differ, in words; "" where they do not.
+        """
+        before = self._note(operators, base=exported is None)
+        self._base = self._base or (before, operators.ByteSize() * self.size_factor)
+        if exported is None:
+            return ""
+        after = self._note(exported, base=True)
+        first, second = (Counter(self.predictor.kind(row) for row in graph.rows) for graph in (before, after))
+        apart = sorted((kind for kind in first | second if first[kind] != second[kind]), key=lambda k: (first[k], k))
+        told = [f"{second[kind]} x {kind} instead of {first[kind]}" for kind in apart[:3]]
+        return ", ".join(told) + (f" and {len(apart) - 3} more" if len(apart) > 3 else "")
 
     def look(self, space: SearchSpace, budget: Budget, seed: int) -> None:
         """Cost candidates until the budget is used or the whole space was seen: anchors, extremes, then random ones."""
@@ -93,16 +103,10 @@ class Costing:
         self.seconds = budget.clock() - started
 
     def _look_at(self, candidate: Candidate) -> Seen:
-        from automc.cost.graph import operators_from_trace
-
-        evaluator = self.evaluator
         try:
-            network, precision = self.screener.network(candidate)
-            operators = operators_from_trace(
-                network, evaluator.workload.example_inputs(), precision=precision, scheme=evaluator.profile.int8
-            )
+            operators = self.screener.operators(candidate)
             graph = self._note(operators, base=False)
-        except (InfeasibleCandidate, CompressionError) as error:
+        except (InfeasibleCandidate, CandidateError) as error:
             return Seen(candidate, None, 0.0, refused=error.message)
         except PredictorError as error:
             return Seen(candidate, None, 0.0, unpriced=error.message)
@@ -157,7 +161,7 @@ class Costing:
             ),
             base={} if self._base is None else self._figures(*self._base),
             lowest=lowest,
-            reasons=tuple(dict.fromkeys(seen.refused or seen.unpriced for seen in self.seen if seen.graph is None)),
+            reasons=dict(Counter(s.refused or s.unpriced for s in self.seen if s.graph is None).most_common()),
         )
         return outlook, tuple(_judge(limit, lowest) for limit in limits)
 
@@ -214,8 +218,8 @@ def candidates_of(space: SearchSpace, seed: int) -> Iterator[Candidate]:
         for end in (0, -1, None):
             drawn = space.draw(generator)
             for dimension in space.dimensions:
-                if end is not None and dimension.ordered:
-                    drawn[dimension.name] = dimension.choices[end]
+                if end is not None and "." in dimension.name:  # a parameter, not the chain
+                    drawn[dimension.name] = dimension.choices[end if dimension.ordered else 0]
             try:
                 yield space.candidate(drawn)
             except InfeasibleCandidate:

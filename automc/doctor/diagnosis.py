@@ -95,8 +95,9 @@ class LimitOutlook:
 class SpaceOutlook:
     """size: candidates of the space; looked_at: how many were costed or refused, in `seconds`.
 
-    infeasible, unknown: how many of them cannot exist here, or have an unknown cost. within: how many meet every limit
-    on predicted costs. base: costs of the base in fp32, lowest: per cost the lowest seen, and whose it is.
+    infeasible, unknown: how many of them cannot exist here, or have an unknown cost. reasons: why, and how often,
+    commonest first. within: how many meet every limit on predicted costs. base: costs of the base in fp32. lowest: per
+    cost the lowest seen, and whose it is.
     """
 
     size: int
@@ -107,7 +108,7 @@ class SpaceOutlook:
     within: int
     base: dict[Metric, Figure]
     lowest: dict[Metric, tuple[Figure, str]]
-    reasons: tuple[str, ...]
+    reasons: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -155,14 +155,14 @@ class _Examination:
         forms: Forms,
     ) -> tuple[tuple[UnknownOperator, ...], SpaceOutlook | None, tuple[LimitOutlook, ...]]:
         """Unknown kernels, the space, and its limits; as far as there is a profile and a trace to know them from."""
-        from automc.cost.graph import operators_from_trace
+        from automc.cost.graph import operators_of
         from automc.profiles import profile_folder
         from automc.run import ArtifactStore
         from automc.search.screening import Screener
 
         config, limits = self.config, limits_of(self.config.constraints)
-        why = "no profile is calibrated" if profile is None else "the network cannot be traced"
-        if profile is None or forms.traced is None:
+        why = "no profile is calibrated" if profile is None else "the network cannot be exported"
+        if profile is None or (forms.traced is None and forms.exported is None):
             return (), None, tuple(LimitOutlook(item.metric, item.maximum, "unknown", None, "", why) for item in limits)
         with tempfile.TemporaryDirectory(prefix="automc-") as folder:
             evaluator = Evaluator(
@@ -170,14 +170,15 @@ class _Examination:
             )
             screener = Screener(evaluator, (), config.search.seed, needed_of(config))
             factor = 1.0
-            if forms.exported is not None:
+            if forms.exported is not None and forms.traced is not None:
                 factor = forms.exported.ByteSize() / forms.traced.ByteSize()
             costing = Costing(evaluator, screener, factor)
             inputs = workload.example_inputs()
-            costing.note_base([
-                operators_from_trace(model, inputs, precision=precision, scheme=profile.int8)
-                for precision in profile.precisions
-            ])  # fmt: skip
+            for precision in profile.precisions:
+                operators = operators_of(model, inputs, precision=precision, scheme=profile.int8)
+                differing = costing.note_base(operators, forms.at(precision, profile.int8))
+                if differing:
+                    self._add("warn", f"in {precision} the export has other kernels than the trace: {differing}")
             added, problems = self._calibrated(evaluator, costing)
             self._tell("costing candidates of the space")
             costing.look(space, self.budget, config.search.seed)
@@ -252,13 +253,13 @@ class _Examination:
     ) -> None:
         needs_costs = bool(needed_of(self.config) & PREDICTED)
         for stage in forms.stages:
-            if stage.ok is False:
-                where = f" (at {stage.site})" if str(stage.site) else ""
-                level = "warn" if stage.name == "traced" and not needs_costs else "stop"
+            if stage.ok is False and (stage.name != "traced" or forms.exported is not None):
+                where = f" in {stage.site}" if str(stage.site) else ""
+                level = "warn" if stage.name == "traced" else "stop"
                 self._add(level, f"{_FAILED[stage.name]}{where}: {stage.detail}")
-        for split in data.splits:
-            if split.problem:
-                self._add("stop", f"{split.name} cannot be read: {split.problem}")
+        for problem in dict.fromkeys(split.problem for split in data.splits if split.problem):
+            named = ", ".join(split.name for split in data.splits if split.problem == problem)
+            self._add("stop", f"{named} cannot be read: {problem}")
         for leak in data.leaks:
             self._add(
                 "stop" if leak.inside == "test" or leak.of == "train" else "warn",
@@ -270,10 +271,11 @@ class _Examination:
             self._add("warn", note)
         open_kinds = [item for item in unknown if not item.calibrated]
         if open_kinds:
-            kinds = ", ".join(item.kind for item in open_kinds)
+            kinds = ", ".join(item.kind for item in open_kinds[:3])
+            kinds += f" and {len(open_kinds) - 3} more kinds of operators" if len(open_kinds) > 3 else ""
             everywhere = outlook is not None and outlook.unknown == outlook.looked_at - outlook.infeasible
             level = "stop" if needs_costs and everywhere else "warn"
-            self._add(level, f"profile {self.config.profile} does not know {kinds}: candidates with it cost unknown")
+            self._add(level, f"profile {self.config.profile} does not know {kinds}: what they cost is unknown")
         for limit in limits:
             if limit.outlook == "not seen reachable" and limit.lowest is not None and outlook is not None:
                 self._add(
@@ -283,8 +285,13 @@ class _Examination:
                     + (f" ({limit.note})" if limit.note else ""),
                 )
         used = [entry for entry in techniques if entry.in_space and entry.reach.unit]
-        if used and not any(entry.reach.targets for entry in used):
-            self._add("warn", "no technique of the space finds anything to act on in this network")
+        idle = [entry.technique for entry in used if not entry.reach.targets]
+        if idle:
+            self._add(
+                "warn",
+                f"{', '.join(idle)} of the space {'finds' if len(idle) == 1 else 'find'} nothing to act on in this "
+                "network: candidates with it cannot exist, leave it out",
+            )
 
     def _next_step(self, arguments: str, unknown: tuple[UnknownOperator, ...]) -> str:
         if any(not item.calibrated and not item.problem for item in unknown):

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 def macs_by_layer(forms: Forms) -> dict[str, int] | None:
     """Multiply-accumulates per sample by module; None where the network is known in no form that tells them."""
     from automc.cost.graph import with_batch
-    from automc.cost.lowering import rows_of
+    from automc.cost.lowering import lower, rows_of
     from automc.errors import PredictorError
 
-    graph = forms.traced
-    if graph is None and forms.exported is not None:
-        graph = with_batch(forms.exported, 1)
-    if graph is None:
-        return None
     try:
-        rows = rows_of(graph).rows
+        if forms.traced is not None:
+            rows = rows_of(forms.traced).rows
+        elif forms.exported is not None:
+            rows = lower(with_batch(forms.exported, 1)).rows
+        else:
+            return None
     except PredictorError:  # a shape that nobody can infer
         return None
     found: dict[str, int] = {}
@@ -90,7 +90,7 @@ def layers_of(
         for entry in techniques:
             if any(_module(layer, modules) == name for target in entry.reach.targets for layer in target.layers):
                 by.append(entry.technique)
-            why = next((item for item in entry.reach.blocked if _module(item.name, modules) == name), None)
+            why = next((item for item in entry.reach.blocked if item.name == name), None)
             if why is not None:
                 blocked[entry.technique] = (why.reason, why.site)
         layers.append(

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from automc.cost.kernels import Precision
+    from automc.profiles import Int8Facts
+
 T = TypeVar("T")
 
 _POSSIBLE: dict[StageName, str] = {
     "runs": "nothing: not even the network itself computes",
-    "traced": "a search by accuracy and size_bytes: candidates' costs are unknown before they are exported",
-    "exported": "nothing yet: every accuracy is that of the exported graph; the data were checked all the same",
-    "parity": "nothing yet: the exported graph computes something else than the network",
+    "traced": "every candidate is exported to be costed, which takes as long as the export below",
+    "exported": "nothing before this is mended: every accuracy is that of the exported graph",
+    "parity": "nothing before this is mended: what is deployed would not be this network",
 }
 
 
@@ -37,6 +40,16 @@ class Forms:
     @property
     def runs(self) -> bool:
         return self.stages[0].ok is True
+
+    def at(self, precision: Precision, scheme: Int8Facts) -> onnx.ModelProto | None:
+        """The exported graph for one sample; in int8 with pairs of made-up ranges."""
+        from automc.cost.graph import with_batch
+        from automc.cost.quantised import quantised
+
+        if self.exported is None:
+            return None
+        one = with_batch(self.exported, 1)
+        return quantised(one, scheme) if precision == "int8" else one
 
     def ok(self, name: StageName) -> bool:
         return any(stage.name == name and stage.ok is True for stage in self.stages)

@@ -60,7 +60,7 @@ def _stages(diagnosis: Diagnosis) -> RenderableType:
         mark = {True: Text("ok", "green"), False: Text("failed", "bold red"), None: Text("-", "dim")}[stage.ok]
         lines = [stage.detail]
         if str(stage.site):
-            lines.append(f"at {stage.site}" + (f": {stage.site.code}" if stage.site.code else ""))
+            lines.append(f"in {stage.site}" + (f": {stage.site.code}" if stage.site.code else ""))
         if stage.possible:
             lines.append(f"still possible: {stage.possible}")
         table.add_row(stage.name, mark, f"{stage.seconds:.2f} s", "\n".join(lines))
@@ -117,7 +117,7 @@ def _blocked(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     yield _bold("\nWhat blocks the rest")
     by = {layer.name: set(layer.by) for layer in diagnosis.layers}
     in_space = {entry.technique for entry in diagnosis.techniques if entry.in_space}
-    table = _table()
+    table = _table("", "", "|")
     reasons = sorted(merged.values(), key=lambda reason: -len(reason.names))
     for reason in reasons[:MOST_LINES]:
         able = [(by[name] & in_space) - set(reason.techniques) for name in reason.names if name in by]
@@ -147,9 +147,9 @@ def _names(names: Sequence[str]) -> str:
 
 def _costs(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     if diagnosis.unknown:
-        table = _table("operators not calibrated", "shapes of one", ">in the base", ">candidates", "")
+        table = _table("|not calibrated", "shapes of one", ">in the base", ">candidates", "")
         for item in diagnosis.unknown:
-            state = "measured now, in the profile" if item.calibrated else item.problem or "--calibrate measures it"
+            state = "measured now" if item.calibrated else item.problem
             table.add_row(item.kind, item.shapes, str(item.kernels), str(item.candidates), state)
         yield _indented(table)
     space = diagnosis.space
@@ -163,6 +163,8 @@ def _costs(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         f"{space.size:,} candidates in the space, {space.looked_at} looked at in {space.seconds:.0f} s"
         + (f": {', '.join(notes)}" if notes else "")
     )
+    for reason, times in list(space.reasons.items())[:2]:
+        yield _indented(f"{times} x {reason if len(reason) < 150 else reason[:147] + '...'}")
     limits = {limit.metric: limit for limit in diagnosis.limits}
     table = _table("predicted", ">base, fp32", ">lowest seen", "by", "limit")
     letters: dict[str, str] = {}
@@ -188,7 +190,7 @@ def _data(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     data = diagnosis.data
     table = _table("split", ">samples", "classes")
     for split in data.splits:
-        said = split.problem
+        said = "cannot be read, see below" if split.problem else ""
         if split.classes:
             low, high = min(split.classes.values()), max(split.classes.values())
             said = f"{len(split.classes)}, of {low:,} to {high:,} samples each"
@@ -237,9 +239,12 @@ def _indented(part: RenderableType) -> RenderableType:
 
 
 def _table(*columns: str) -> Table:
-    """Without lines; a heading that begins with > is of a column set to the right. No headings: no head."""
-    table = Table(box=None, pad_edge=False, show_header=bool(columns), header_style="dim", padding=(0, 2, 0, 0))
+    """Without lines. A heading that begins with > is of a column set to the right, with | of one never broken."""
+    heads = any(column.strip("|") for column in columns)
+    table = Table(box=None, pad_edge=False, show_header=heads, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            column.lstrip(">|"), justify="right" if right else "left", overflow="fold", no_wrap=column.startswith("|")
+        )
     return table

@@ -14,10 +14,11 @@ import onnx
 from automc.cost.calibration import Calibration, ClassRange, load_calibration
 from automc.cost.features import kernel_class
 from automc.cost.fit import Observation, extended
-from automc.errors import ConfigError, PredictorError
+from automc.errors import MeasurementError, PredictorError
 from automc.measure.anchor import Anchor
 from automc.measure.batch import calm_ms, measure_batch
 from automc.measure.fingerprint import check_fingerprint
+from automc.measure.sessions import SessionSettings, open_session, random_inputs
 from automc.measure.timing import settings_of
 from automc.profiles import HardwareProfile, cache_folder, calibration_text, load_profile, profile_folder, save_profile
 
@@ -91,6 +92,7 @@ def _observe(
     """Calm timings of the kernels that alone run as in a network; the kinds of which none does, and why."""
     from automc.cost.graph import graph_from_onnx
 
+    settings = settings_of(profile)
     machine, known = calibration.fit().machine, set(calibration.classes)
     content: dict[str, bytes] = {}
     graphs = {}
@@ -100,9 +102,9 @@ def _observe(
             for factor in BATCHES:
                 name = f"{kind}#{index}x{factor}"
                 try:
-                    enlarged = _enlarged(model, factor)
+                    enlarged = _that_runs(model, factor, settings)
                     graph = graph_from_onnx(enlarged)
-                except (PredictorError, ConfigError) as error:
+                except (PredictorError, MeasurementError) as error:
                     problems.setdefault(kind, f"alone it does not run: {error.message.splitlines()[0]}")
                     continue
                 strange = {kernel_class(row, machine) for row in graph.rows} - known
@@ -110,7 +112,6 @@ def _observe(
                     problems.setdefault(kind, "alone the runtime executes it as another kind of kernel")
                 elif strange <= set(models):
                     content[name], graphs[name] = enlarged.SerializeToString(), graph
-    settings = settings_of(profile)
     anchor = Anchor(settings, known_ms=profile.anchor_ms)
     found = measure_batch(content, settings, anchor, passes=2, budget_s=BUDGET_S, seed=seed)
     observations = []
@@ -127,15 +128,34 @@ def _observe(
     return observations, problems
 
 
-def _enlarged(model: onnx.ModelProto, factor: int) -> onnx.ModelProto:
-    """The model on `factor` times as much of the first axis of every input."""
+def _that_runs(model: onnx.ModelProto, factor: int, settings: SessionSettings) -> onnx.ModelProto:
+    """The model on `factor` times as much of the first axis of every input, or of the first one where only that runs.
+
+    Raises MeasurementError, chained, where neither does.
+    """
+    count = len(model.graph.input)
+    try:
+        return _enlarged(model, factor, count, settings)
+    except MeasurementError:
+        if factor == 1 or count == 1:
+            raise
+        return _enlarged(model, factor, 1, settings)
+
+
+def _enlarged(model: onnx.ModelProto, factor: int, inputs: int, settings: SessionSettings) -> onnx.ModelProto:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    if factor > 1:
-        for item in made.graph.input:
-            shape = item.type.tensor_type.shape
-            if shape.dim:
-                shape.dim[0].dim_value *= factor
+    for item in made.graph.input[:inputs]:
+        shape = item.type.tensor_type.shape
+        if shape.dim:
+            shape.dim[0].dim_value *= factor
+    session = open_session(made.SerializeToString(), settings)
+    try:
+        session.run(None, random_inputs(session))
+    except (state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented) as error:
+        raise MeasurementError(str(error)) from error
     return made
 
 

@@ -84,11 +84,20 @@ class Int8Ptq(GraphTechnique[Int8PtqParams]):
         if reason is not None:
             return Reach(reason, "operator")
         found = quantspec.targets(model)
+        weighted = {node.name for _, _, node in found.weights}
+        constants = {item.name for item in model.graph.initializer if len(item.dims) > 1}
         return Reach(
             None,
             "operator",
-            tuple(Target(node.name, (node.name.partition("/")[0],)) for node in found.integer),
-            tuple(Blocked(node.name, reason, Site(node.name.partition("/")[0])) for node, reason in found.left),
+            tuple(
+                Target(node.name, (node.name.partition("/")[0],) if node.name in weighted else ())
+                for node in found.integer
+            ),
+            tuple(
+                Blocked(module if constants.intersection(node.input) else node.name, reason, Site(module))
+                for node, reason in found.left
+                for module in [node.name.partition("/")[0]]
+            ),
         )
 
     def plan(self, model: onnx.ModelProto, params: Int8PtqParams, context: PlanContext) -> Plan:
