@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automc.cli import bundle, config, model, profile, runs, search, technique
+from automc.cli import bundle, config, doctor, model, profile, runs, search, technique
 from automc.errors import DISK_ERRORS, AutomcError, RunInterrupted
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for commands in (search, runs, bundle, profile, model, technique, config):
+for commands in (search, doctor, runs, bundle, profile, model, technique, config):
     commands.register(app)
 
 

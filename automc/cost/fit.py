@@ -113,6 +113,52 @@ def fit(observations: Sequence[Observation], machine: Machine) -> Fit:
     return Fit(machine, coefficients, _ranges(observations, machine), _spread(observations, machine, residuals))
 
 
+def extended(known: Fit, observations: Sequence[Observation], kinds: Sequence[str]) -> Fit:
+    """`known` with the columns of new kernel classes, fitted to what `known` leaves of the observations' time.
+
+    kinds: classes `known` does not have; every observation may hold kernels of these and of known ones. Coefficients
+    that are known stay as they are. A class whose time cannot be told from the session's own gets the smallest cost of
+    a call that any known class has: nothing costs nothing.
+    Raises MeasurementError where a kind is in no observation.
+    """
+    machine = known.machine
+    new = tuple(f"{kind}:" for kind in kinds)
+    tables = [columns_of(observation, machine) for observation in observations]
+    ranges = _ranges(observations, machine)
+    missing = [kind for kind in kinds if kind not in ranges]
+    if missing:
+        raise MeasurementError(f"no kernel of {', '.join(missing)} was timed", next_step="automc doctor CONFIG")
+    names = sorted({name for table in tables for name in table if name.startswith(new)})
+    index = {name: position for position, name in enumerate(names)}
+    design, left = np.zeros((len(tables), len(names))), np.zeros(len(tables))
+    for line, (table, observation) in enumerate(zip(tables, observations, strict=True)):
+        priced = sum(known.coefficients.get(name, 0.0) * value for name, value in table.items() if name not in index)
+        left[line] = max(0.0, observation.latency_ms - priced) / observation.latency_ms
+        for name, value in table.items():
+            if name in index:
+                design[line, index[name]] = value / observation.latency_ms
+    scale = np.linalg.norm(design, axis=0)
+    scale[scale == 0] = 1.0
+    design /= scale
+    gram = design.T @ design + np.eye(len(names)) * SHRINKAGE**2
+    solution = non_negative_least_squares(gram, design.T @ left, np.zeros(len(names)))
+    coefficients = dict(known.coefficients)
+    coefficients |= {name: float(value) for name, value in zip(names, solution / scale, strict=True) if value > 0}
+    least = min(value for name, value in known.coefficients.items() if name.endswith(":calls") and value > 0)
+    for kind in kinds:
+        if not any(name.startswith(f"{kind}:") for name in coefficients):
+            coefficients[f"{kind}:calls"] = least
+    made = Fit(machine, coefficients, known.ranges, known.spread)
+    residuals = np.array([made.graph_ms(item.graph) / item.latency_ms - 1.0 for item in observations])
+    spread = _spread(observations, machine, residuals)
+    return Fit(
+        machine,
+        coefficients,
+        {**known.ranges, **{kind: ranges[kind] for kind in kinds}},
+        {**known.spread, **{kind: spread[kind] for kind in kinds}},
+    )
+
+
 def non_negative_least_squares(gram: np.ndarray, projected: np.ndarray, start: np.ndarray) -> np.ndarray:
     """The x >= 0 that minimises x' gram x / 2 - projected' x, by active sets, from the support of `start`.
 

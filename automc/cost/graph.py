@@ -55,16 +55,52 @@ def graph_from_trace(
     Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
     """
     from automc.cost.lowering import lower
+
+    return lower(operators_from_trace(model, example_inputs, precision=precision, batch=batch, scheme=scheme))
+
+
+def operators_from_trace(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    precision: Precision = "fp32",
+    batch: int = 1,
+    scheme: Int8Facts | None = None,
+) -> onnx.ModelProto:
+    """The op-level graph that `graph_from_trace` lowers: shapes, types and operators as exported, values made up."""
     from automc.cost.trace import as_exported, traced
 
     graph = traced(model, example_inputs, batch=batch)
     if precision == "int8":
         from automc.cost.quantised import quantised
 
-        graph = quantised(as_exported(graph), scheme)
-    elif any(node.op_type == "MatMul" for node in graph.graph.node):
-        graph = as_exported(graph)  # makes MatMul and Add a Gemm, whose reshapes are then shared; else ALL is enough
-    return lower(graph)
+        return quantised(as_exported(graph), scheme)
+    if any(node.op_type == "MatMul" for node in graph.graph.node):
+        return as_exported(graph)  # makes MatMul and Add a Gemm, whose reshapes are then shared; else ALL is enough
+    return graph
+
+
+def operators_of(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    *,
+    precision: Precision = "fp32",
+    scheme: Int8Facts | None = None,
+) -> onnx.ModelProto:
+    """As `operators_from_trace`; a network that cannot be traced is exported instead, which takes seconds.
+
+    Raises ExportError, chained, where it cannot be exported either.
+    """
+    from automc.errors import UnseenOperatorError
+
+    try:
+        return operators_from_trace(model, example_inputs, precision=precision, scheme=scheme)
+    except UnseenOperatorError:
+        from automc.cost.quantised import quantised
+        from automc.export import export_onnx
+
+        exported = with_batch(export_onnx(model, example_inputs), 1)
+        return quantised(exported, scheme) if precision == "int8" else exported
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

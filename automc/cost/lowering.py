@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,6 +74,48 @@ def optimised(model: onnx.ModelProto, level: Literal["basic", "all"] = "all") ->
 
 def rows_of(model: onnx.ModelProto) -> KernelGraph:
     """Kernel rows of a model that is already as the runtime will execute it; nothing is optimised here."""
+    rows, ordered, tensors = _annotated(model)
+    weights = {item.name for item in model.graph.initializer}
+    used = {name for node in ordered for name in node.inputs if name in weights}
+    return KernelGraph(
+        rows=tuple(rows),
+        weight_bytes=sum(tensors[name].bytes for name in used if not _parameter(tensors[name])),
+        peak_activation_bytes=peak_bytes(
+            ordered, tensors, [item.name for item in model.graph.input], [item.name for item in model.graph.output]
+        ),
+    )
+
+
+def kernels_alone(model: onnx.ModelProto) -> Iterator[tuple[KernelRow, onnx.ModelProto]]:
+    """Each kernel of `model`, which is as the runtime will execute it, with a model of that one kernel on its shapes.
+
+    What it reads of other kernels are inputs; its weights are its own. The runtime of this host alone can be expected
+    to load such a model: the kernel may be one of its own.
+    """
+    from onnx import helper
+
+    rows, ordered, tensors = _annotated(model)
+    weights = {item.name: item for item in model.graph.initializer}
+    protos = {next(name for name in proto.output if name): proto for proto in model.graph.node}
+    for row, node in zip(rows, ordered, strict=True):
+        proto = protos[next(name for name in node.outputs if name)]
+        read = [name for name in dict.fromkeys(proto.input) if name]
+        graph = helper.make_graph(
+            [proto],
+            "kernel",
+            [
+                helper.make_tensor_value_info(name, tensors[name].dtype, list(tensors[name].shape))
+                for name in read
+                if name not in weights
+            ],
+            [helper.make_tensor_value_info(name, tensors[name].dtype, None) for name in proto.output if name],
+            [weights[name] for name in read if name in weights],
+        )
+        yield row, helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _annotated(model: onnx.ModelProto) -> tuple[list[KernelRow], list[Node], dict[str, Tensor]]:
+    """Rows and nodes in one order, and every tensor's shape and type."""
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
     tensors: dict[str, Tensor] = {
@@ -105,14 +147,7 @@ def rows_of(model: onnx.ModelProto) -> KernelGraph:
                 tensors.setdefault(name, tensor)
         layout = _layout(node, tensors, layouts, channels_last=channels_last)
         rows.append(_row(node, tensors, layout))
-    used = {name for node in ordered for name in node.inputs if name in weights}
-    return KernelGraph(
-        rows=tuple(rows),
-        weight_bytes=sum(tensors[name].bytes for name in used if not _parameter(tensors[name])),
-        peak_activation_bytes=peak_bytes(
-            ordered, tensors, [item.name for item in graph.input], [item.name for item in graph.output]
-        ),
-    )
+    return rows, ordered, tensors
 
 
 def depth_first(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
@@ -286,6 +321,9 @@ def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
         return first.elements * (weights.elements // weights.shape[0])
     if node.op in ("Gemm", "FusedGemm", "QGemm"):
         return out.elements * first.shape[0 if node.int("transA") else 1]
+    if node.op in ("LSTM", "GRU", "RNN"):  # (length, batch, inputs), then weights of inputs and of the state
+        steps = first.shape[0] * first.shape[1]
+        return steps * sum(tensors[name].elements for name in node.inputs[1:3])
     if node.op in _MATRIX_PRODUCTS:
         if not node.int("transA"):
             return out.elements * first.shape[-1]

@@ -119,7 +119,11 @@ class CalibratedPredictor:
         return costs
 
     def unseen(self, graph: KernelGraph) -> Sequence[KernelRow]:
-        return [row for row in graph.rows if kernel_class(row, self._fit.machine) not in self._fit.ranges]
+        return [row for row in graph.rows if self.kind(row) not in self._fit.ranges]
+
+    def kind(self, row: KernelRow) -> str:
+        """The kernel class that the row is calibrated by."""
+        return kernel_class(row, self._fit.machine)
 
     def _parts(self, graph: KernelGraph) -> list[tuple[float, float, bool]]:
         """(milliseconds, millijoules, within the calibrated range) per row."""

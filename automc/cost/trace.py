@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
 from automc.cost.recorder import Recorder
 from automc.errors import UnseenOperatorError
+from automc.techniques._probing import RUN_FAILURES
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +34,8 @@ def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch:
 
     example_inputs: as for export, on any device; only their types and shapes are used, the first axis becomes `batch`.
     The module may be on the meta device, in training mode or not; it is neither changed nor copied with its weights.
-    Raises UnseenOperatorError (operator, shapes) on an operator without a translation.
+    Raises UnseenOperatorError (operator, shapes) on an operator without a translation, and, chained, where the module
+    does not run on shapes alone.
     """
     network = _inference_copy(model) if any(module.training for module in model.modules()) else model
     names = {id(tensor): name for name, tensor in network.named_parameters(remove_duplicate=False)}
@@ -43,9 +46,26 @@ def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch:
     )
     for index, tensor in enumerate(inputs):
         recorder.declare(tensor, f"input_{index}")
-    with torch.no_grad(), _Operators(recorder), _Functions(recorder):
-        result = network(*inputs)
+    try:
+        with torch.no_grad(), _Operators(recorder), _Functions(recorder):
+            result = network(*inputs)
+    except RUN_FAILURES as error:
+        if _is_ours(error):
+            raise
+        raise UnseenOperatorError(
+            f"{type(model).__name__} does not run on shapes alone: {type(error).__name__}: {error}",
+            next_step="keep values out of its control flow, or export it and predict the file",
+        ) from error
     return recorder.model(inputs, _tensors(result))
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a line of this package, not of the network or of torch, raised it: that is a bug and stays one."""
+    trace = error.__traceback__
+    file = ""
+    while trace is not None:
+        file, trace = trace.tb_frame.f_code.co_filename, trace.tb_next
+    return Path(file).resolve().parent == Path(__file__).resolve().parent
 
 
 _CALLS = {**FUNCTIONS, **ATTENTION}

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from automc import pipeline
 from automc.candidate import Candidate, Step
 from automc.constraints import PREDICTED, Limit
-from automc.errors import CompressionError, InfeasibleCandidate, UnseenOperatorError
+from automc.errors import CompressionError, ExportError, InfeasibleCandidate, UnseenOperatorError
 from automc.techniques.technique import Phase
 from automc.trial import Failure, Metric
 
 if TYPE_CHECKING:
+    import onnx
     from torch import nn
 
     from automc.cost.kernels import Precision
@@ -62,19 +63,16 @@ class Screener:
         return self._answers[candidate.id]
 
     def _judge(self, candidate: Candidate) -> Screened:
-        from automc.cost.graph import graph_from_trace
+        from automc.cost.lowering import lower
 
         try:
-            precision = pipeline.final_precision(candidate.steps)
-            network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision)
-            inputs = self._evaluator.workload.example_inputs()
-            scheme = self._evaluator.profile.int8
-            graph = graph_from_trace(network, inputs, precision=precision, scheme=scheme)
-            costs = self._evaluator.predictor.predict(graph)
+            costs = self._evaluator.predictor.predict(lower(self.operators(candidate)))
         except InfeasibleCandidate as error:
             return Screened(failure=Failure("infeasible", error.message))
         except CompressionError as error:
             return Screened(failure=Failure("compression", error.message))
+        except ExportError as error:
+            return Screened(failure=Failure("export", error.message))
         except UnseenOperatorError as error:
             return Screened(failure=Failure("unknown_cost", error.message) if self._needed & PREDICTED else None)
         for limit in self._limits:
@@ -86,6 +84,18 @@ class Screener:
                 )
                 return Screened(costs, Failure("screened", reason))
         return Screened(costs=costs)
+
+    def operators(self, candidate: Candidate) -> onnx.ModelProto:
+        """The op-level graph, of shapes alone, that the steps of `candidate` leave of the base, untrained.
+
+        Raises InfeasibleCandidate, CompressionError, ExportError where it can neither be traced nor exported.
+        """
+        from automc.cost.graph import operators_of
+
+        precision = pipeline.final_precision(candidate.steps)
+        network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision)
+        inputs, scheme = self._evaluator.workload.example_inputs(), self._evaluator.profile.int8
+        return operators_of(network, inputs, precision=precision, scheme=scheme)
 
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
         """The base after the structural ones of `steps`, from the longest remembered beginning of them.

@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
+from automc.sources import forward_site
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
+from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 
 if TYPE_CHECKING:
     from automc.cost.predictor import Costs
@@ -95,13 +97,54 @@ def dense_layers(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> 
 
 
 def _is_dense(module: nn.Module) -> bool:
+    return _why_not_dense(module) is None
+
+
+def _why_not_dense(module: nn.Module) -> str | None:
+    """Why the layer cannot be factorised, or None."""
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return f"{type(module).__name__}: linear layers and 2-d convolutions can be factorised"
     if parametrize.is_parametrized(module):
-        return False
-    if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
-        return False  # frozen on purpose: the selection that stands for an option-A shortcut must stay exact
+        return "its weight is computed by a parametrization"
+    if not module.weight.requires_grad:
+        return "its weight is frozen"  # on purpose: the selection that stands for an option-A shortcut must stay exact
     if isinstance(module, nn.Linear):
-        return True
-    return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros" and _even(module)
+        return None
+    if type(module) is not nn.Conv2d:
+        return f"{type(module).__name__} is a convolution of its own kind"
+    if module.groups > 1:
+        return f"a convolution in {module.groups} groups is thin already"
+    if module.padding_mode != "zeros":
+        return f"its padding ({module.padding_mode}) is not of zeros"
+    return None if _even(module) else "its padding is not the same on both sides"
+
+
+def factorisable(
+    model: nn.Module, example_inputs: tuple[torch.Tensor, ...], thinnest: Callable[[Dense], Factorisation | str]
+) -> Reach:
+    """The layers that can be replaced, and why the others cannot.
+
+    thinnest: the factorisation of rank one of a layer, or why there is none.
+    """
+    weighted = dict(weight_layers(model))
+    kept = {name: reason for name, module in weighted.items() if (reason := _why_not_dense(module)) is not None}
+    called = dense_layers(model, example_inputs)
+    names = {layer.name for layer in called}
+    kept.update({name: "its weight is read without calling it" for name in weighted if name not in {*names, *kept}})
+    proposed = []
+    for layer in called:
+        found = thinnest(layer)
+        if isinstance(found, str):
+            kept[layer.name] = found
+        else:
+            proposed.append(found)
+    fine = _running(model, proposed, example_inputs, kept)
+    return Reach(
+        None,
+        "layer",
+        tuple(Target(found.dense.name, (found.dense.name,)) for found in fine),
+        tuple(Blocked(name, kept[name], forward_site(name, weighted[name])) for name in weighted if name in kept),
+    )
 
 
 def _even(module: nn.Conv2d) -> bool:
@@ -146,7 +189,7 @@ def factorise(
         for layer in layers
         if layer.name not in {f.dense.name for f in proposed}
     }
-    proposed = _running(model, proposed, context, kept)
+    proposed = _running(model, proposed, context.example_inputs, kept)
     if only_if_faster:
         proposed = _faster(model, proposed, context, kept)
     if not proposed:
@@ -165,10 +208,13 @@ def factorise(
 
 
 def _running(
-    model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
+    model: nn.Module,
+    proposed: list[Factorisation],
+    example_inputs: tuple[torch.Tensor, ...],
+    kept: dict[str, str],
 ) -> list[Factorisation]:
     """Those with which the network still runs: some modules read the weight of a layer they hold."""
-    inputs = probe_inputs(context.example_inputs, seed=7)
+    inputs = probe_inputs(example_inputs, seed=7)
 
     def runs(some: list[Factorisation]) -> bool:
         try:

@@ -17,13 +17,15 @@ from pydantic import Field
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from automc.errors import InfeasibleCandidate
+from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
+from automc.sources import Site
 from automc.techniques._importance import Criterion, taylor_effects, unit_scores
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
 from automc.techniques.edits import Fill, apply_edits
 from automc.techniques.plan import Plan, ReplaceEdit
-from automc.techniques.shortcuts import fill_selection, find_selections
+from automc.techniques.reach import Blocked, Reach, Target, not_a, weight_layers
+from automc.techniques.shortcuts import Selection, fill_selection, find_selections
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 Ratio = Annotated[float, Field(ge=0.0, le=0.9, json_schema_extra={"step": 0.1})]
@@ -52,12 +54,33 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         layers = sum(isinstance(module, nn.Linear | _ConvNd) for module in model.modules())
         return None if layers > 1 else "channel pruning needs two layers in a row: one makes channels, one reads them"
 
+    def reach(self, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        """Its coupled groups; the layers of the others with the reason the coupling gives."""
+        reason = self.refuses(model)
+        if reason is not None:
+            return Reach(reason, "group of channels")
+        try:
+            coupling = couple(_rewritten(model, example_inputs)[1], example_inputs)
+        except CompressionError as error:
+            return Reach(error.message, "group of channels")
+        targets = [
+            Target(group.root, tuple(sorted({*group.touched("out"), *group.touched("in")})))
+            for group in coupling.groups
+        ]
+        free = {name for group in coupling.groups for name in group.touched("out")}
+        why = {name: refusal for refusal in coupling.refusals.values() for name in refusal.layers}
+        blocked = []
+        for name, module in weight_layers(model):
+            if name in why:
+                blocked.append(Blocked(name, why[name].reason, why[name].site or Site(name)))
+            elif name not in free:
+                blocked.append(not_a("channels of convolutions and linear layers", name, module))
+        return Reach(None, "group of channels", tuple(targets), tuple(blocked))
+
     def plan(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan:
         if params.ratio == 0 and not any(params.group_ratios.values()):
             return Plan(technique=self.name)
-        selections = find_selections(model, context.example_inputs)
-        sources = {selection.module: selection.sources for selection in selections}
-        rewritten = apply_edits(model, [selection.edit for selection in selections], _selection_filler(sources))
+        selections, rewritten = _rewritten(model, context.example_inputs)
         coupling = couple(rewritten, context.example_inputs)
         _check_names(params, coupling)
         multiple = context.profile.channel_multiple
@@ -95,6 +118,13 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
             if isinstance(found, list)
         }
         return apply_edits(model, plan.edits, _selection_filler(sources))
+
+
+def _rewritten(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[tuple[Selection, ...], nn.Module]:
+    """The shortcuts that only select channels, and the network with a convolution in the place of each."""
+    selections = find_selections(model, example_inputs)
+    sources = {selection.module: selection.sources for selection in selections}
+    return selections, apply_edits(model, [selection.edit for selection in selections], _selection_filler(sources))
 
 
 def _selection_filler(sources: Mapping[str, tuple[int, ...]]) -> Fill:

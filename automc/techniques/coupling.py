@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from automc.errors import CompressionError
+from automc.sources import Site, site_of_error
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, run
 from automc.techniques.edits import apply_edits, channels, is_depthwise
 from automc.techniques.plan import SliceEdit
@@ -64,11 +65,28 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why coupled channels cannot be cut. layers: modules that have them as outputs.
+
+    site: the module that stands in the way, and the user's line where that is known; the layer's own by default.
+    """
+
+    reason: str
+    layers: tuple[str, ...] = ()
+    site: Site | None = None
+
+
+@dataclass(frozen=True)
 class Coupling:
     """Groups that can be pruned, and why the others (by root) cannot."""
 
     groups: tuple[Group, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Reasons alone, by root."""
+        return {root: refusal.reason for root, refusal in self.refusals.items()}
 
 
 def couple(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Coupling:
@@ -82,15 +100,15 @@ def couple(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Coupli
     if groups and _why_not(model, groups, example_inputs) is not None:
         sound = []
         for group in groups:
-            reason = _why_not(model, (group,), example_inputs)
-            if reason is None:
+            refusal = _why_not(model, (group,), example_inputs)
+            if refusal is None:
                 sound.append(group)
             else:
-                refused[group.root] = reason
+                refused[group.root] = refusal
         groups = tuple(sound)
-        reason = _why_not(model, groups, example_inputs) if groups else None
-        if reason is not None:
-            raise CompressionError(f"groups that can be pruned alone cannot be pruned together: {reason}")
+        refusal = _why_not(model, groups, example_inputs) if groups else None
+        if refusal is not None:
+            raise CompressionError(f"groups that can be pruned alone cannot be pruned together: {refusal.reason}")
     return Coupling(groups, refused)
 
 
@@ -173,7 +191,7 @@ def _is_producer(module: nn.Module) -> bool:
 
 def _trace(
     model: nn.Module, example_inputs: tuple[torch.Tensor, ...]
-) -> tuple[_Joined, dict[Channel, str], tuple[str, ...]]:
+) -> tuple[_Joined, dict[Channel, Refusal], tuple[str, ...]]:
     """Channels joined by Torch-Pruning, why some cannot be cut, and the producers it saw, in module order."""
     import torch_pruning
 
@@ -189,15 +207,17 @@ def _trace(
             try:
                 graph.build_dependency(traced, example_inputs=example_inputs, verbose=False)
             except (*RUN_FAILURES, RecursionError) as error:
-                raise CompressionError(f"Torch-Pruning cannot trace this network: {error!r}") from error
-    joined, reasons = _Joined(), dict[Channel, str]()
+                site = site_of_error(error, model)
+                at = f" (at {site})" if site.file else ""
+                raise CompressionError(f"Torch-Pruning cannot trace this network{at}: {error!r}") from error
+    joined, reasons = _Joined(), dict[Channel, Refusal]()
     order = []
     for module, name in names.items():
         if not _is_producer(module):
             continue
         order.append(name)
         if module not in graph.module2node:
-            reasons[(name, "out", 0)] = "no gradient of the output reaches it, so its readers are unknown"
+            reasons[(name, "out", 0)] = Refusal("no gradient of the output reaches it, so its readers are unknown")
             joined.find((name, "out", 0))
             continue
         pruner = graph.get_pruner_of_module(module)
@@ -207,7 +227,7 @@ def _trace(
         try:
             items = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
         except (*RUN_FAILURES, RecursionError) as error:
-            reasons[(name, "out", 0)] = f"Torch-Pruning cannot follow it: {error!r}"
+            reasons[(name, "out", 0)] = Refusal(f"Torch-Pruning cannot follow it: {error!r}")
             continue
         for position in range(len(items)):
             item = items[position]
@@ -219,7 +239,7 @@ def _trace(
 
 def _join_item(
     joined: _Joined,
-    reasons: dict[Channel, str],
+    reasons: dict[Channel, Refusal],
     names: Mapping[nn.Module, str],
     root: str,
     dependency: object,
@@ -231,7 +251,8 @@ def _join_item(
     name = names.get(target) if isinstance(target, nn.Module) else None
     if name is None:
         if isinstance(target, nn.Parameter):
-            reasons.update({(root, "out", index): "a free parameter shares its channels" for index in root_indices})
+            refusal = Refusal("a free parameter shares its channels")
+            reasons.update({(root, "out", index): refusal for index in root_indices})
         return
     if _is_producer(target):
         axis = "out" if dependency.handler.__name__ == "prune_out_channels" else "in"  # type: ignore[attr-defined]
@@ -242,8 +263,8 @@ def _join_item(
             return
         axis = "out"
     else:
-        reason = f"{type(target).__name__} {name} works across its channels"
-        reasons.update({(root, "out", index): reason for index in root_indices})
+        refusal = Refusal(f"{type(target).__name__} {name} works across its channels", site=Site(name))
+        reasons.update({(root, "out", index): refusal for index in root_indices})
         return
     for index, root_index in zip(indices, root_indices, strict=True):
         joined.join((root, "out", root_index), (name, axis, index))
@@ -260,8 +281,8 @@ def _tie_convolution_groups(joined: _Joined, name: str, module: nn.Module) -> No
 
 
 def _assemble(
-    model: nn.Module, joined: _Joined, reasons: Mapping[Channel, str], order: tuple[str, ...]
-) -> tuple[tuple[Group, ...], dict[str, str]]:
+    model: nn.Module, joined: _Joined, reasons: Mapping[Channel, Refusal], order: tuple[str, ...]
+) -> tuple[tuple[Group, ...], dict[str, Refusal]]:
     sets: dict[Channel, list[Channel]] = defaultdict(list)
     for channel in joined.parent:
         sets[joined.find(channel)].append(channel)
@@ -282,7 +303,7 @@ def _assemble(
             first, second = sorted((lead(names[0]), lead(name)), key=rank.__getitem__)
             leader[second] = first
     units: dict[str, list[Unit]] = defaultdict(list)
-    refused: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
     why = {joined.find(channel): reason for channel, reason in reasons.items()}
     for key in sorted(sets, key=lambda item: (rank.get(item[0], -1), item)):
         if not producers_of[key]:
@@ -297,29 +318,33 @@ def _assemble(
     groups = []
     for root, found_units in units.items():
         producers = tuple(name for name in order if lead(name) == root)
+        trained = [name for name in producers if model.get_submodule(name).weight.requires_grad]
+        group = Group((trained or producers)[0], producers, tuple(found_units))
+        layers = group.touched("out")
         if root in refused:
-            continue
-        if not any(axis == "in" for unit in found_units for _, axis in unit.members):
-            refused[root] = "nothing reads its channels: they are an output of the network"
+            refused[root] = replace(refused[root], layers=layers)
+        elif not group.touched("in"):
+            refused[root] = Refusal("nothing reads its channels: they are an output of the network", layers)
         elif len(found_units) < 2:
-            refused[root] = "all its channels are one unit"
+            refused[root] = Refusal("all its channels are one unit", layers)
         else:
-            trained = [name for name in producers if model.get_submodule(name).weight.requires_grad]
-            groups.append(Group((trained or producers)[0], producers, tuple(found_units)))
+            groups.append(group)
     return tuple(sorted(groups, key=lambda group: rank[group.root])), refused
 
 
-def _why_not(model: nn.Module, groups: tuple[Group, ...], example_inputs: tuple[torch.Tensor, ...]) -> str | None:
+def _why_not(model: nn.Module, groups: tuple[Group, ...], example_inputs: tuple[torch.Tensor, ...]) -> Refusal | None:
     """Why slicing every other unit of `groups` is not the same as zeroing what reads them; None where it is."""
+    layers = tuple(sorted({name for group in groups for name in group.touched("out")}))
     removed = {group.root: range(1, len(group.units), 2) for group in groups}
     inputs = probe_inputs(example_inputs, seed=3, batch=2)
     expected = run(masked_copy(model, groups, removed), inputs)
     try:
         actual = run(apply_edits(model, removal_edits(model, groups, removed)), inputs)
     except (CompressionError, *RUN_FAILURES) as error:
-        return f"the network does not run without some of its channels ({type(error).__name__}: {error})"
+        reason = f"the network does not run without some of its channels ({type(error).__name__}: {error})"
+        return Refusal(reason, layers, site_of_error(error, model))
     if actual.shape != expected.shape:
-        return "its channels are an output of the network"
+        return Refusal("its channels are an output of the network", layers)
     if float((actual - expected).abs().max()) > _TOLERANCE * max(float(expected.abs().max()), 1e-6):
-        return "slicing its channels is not the same as zeroing them"
+        return Refusal("slicing its channels is not the same as zeroing them", layers)
     return None

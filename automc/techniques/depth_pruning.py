@@ -9,6 +9,7 @@ Like Ensembles of Relatively Shallow Networks", who remove blocks of trained net
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,10 +20,12 @@ from torch import nn
 
 from automc.errors import InfeasibleCandidate
 from automc.nearest import nearest
+from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, evidence_key
-from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, zeroed_copy
+from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, zeroed_copy
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import Plan, RemoveEdit
+from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 if TYPE_CHECKING:
@@ -68,6 +71,24 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         )
         return None if nested else "depth pruning removes residual blocks and this network has no blocks inside it"
 
+    def reach(self, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        """Its removable blocks; of the others those that stand in a row, as members of a container, with the reason."""
+        reason = self.refuses(model)
+        if reason is not None:
+            return Reach(reason, "block")
+        calls, kept = _probed_blocks(model, example_inputs)
+        names = [block for stage in _stages(calls, kept) for block in stage.blocks]
+        weighted = [name for name, _ in weight_layers(model)]
+        targets = [
+            Target(block, tuple(layer for layer in weighted if layer.startswith(f"{block}."))) for block in names
+        ]
+        blocked = [
+            Blocked(name, reason, forward_site(name, model.get_submodule(name)))
+            for name, reason in kept.items()
+            if _in_a_row(model, name) and not any(one.startswith(f"{name}.") for one in names)
+        ]
+        return Reach(None, "block", tuple(targets), tuple(blocked))
+
     def plan(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan:
         if params.ratio == 0 and not any(params.stage_ratios.values()):
             return Plan(technique=self.name)
@@ -105,13 +126,35 @@ def find_stages(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> t
     A block is a module that holds others, is called once, keeps the shape of its one input, and with all its parameters
     zero returns that input bit for bit, or its ReLU where the input is not negative. Of nested ones only the innermost.
     """
+    return _stages(*_probed_blocks(model, example_inputs))
+
+
+def _probed_blocks(
+    model: nn.Module, example_inputs: tuple[torch.Tensor, ...]
+) -> tuple[dict[str, Call], dict[str, str]]:
+    """Calls of every module that may be a block, in the order they run, and why those that may not go may not."""
     calls = record_calls(model, probe_inputs(example_inputs, seed=4, batch=2), lambda _, module: _may_be_block(module))
-    removable = {}
-    for name, call in calls.items():
-        if call.count != 1 or call.input is None or call.output is None or call.input.shape != call.output.shape:
-            continue
-        if _is_residual(model.get_submodule(name), call.input):
-            removable[name] = tuple(call.input.shape[1:])
+    reasons = {name: _why_kept(model.get_submodule(name), call) for name, call in calls.items()}
+    return calls, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _why_kept(block: nn.Module, call: Call) -> str | None:
+    """Why the block cannot be left out; None where it only adds to what it is given."""
+    if call.count != 1:
+        return f"is called {call.count} times"
+    if call.input is None or call.output is None:
+        return "does not take one tensor and give one"
+    if call.input.shape != call.output.shape:
+        return f"makes {list(call.output.shape[1:])} of {list(call.input.shape[1:])}, so what follows needs it"
+    if not _is_residual(block, call.input):
+        return "does not hand its input on unchanged when its parameters are zero"
+    return None
+
+
+def _stages(calls: Mapping[str, Call], kept: Mapping[str, str]) -> tuple[Stage, ...]:
+    removable = {
+        name: tuple(call.input.shape[1:]) for name, call in calls.items() if name not in kept and call.input is not None
+    }
     innermost = [name for name in removable if not any(other.startswith(f"{name}.") for other in removable)]
     by_shape: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
     for name in innermost:
@@ -122,6 +165,13 @@ def find_stages(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> t
         Stage(parent if parent and parents.count(parent) == 1 else blocks[0], tuple(sorted(blocks, key=order.index)))
         for (parent, _), blocks in by_shape.items()
     )
+
+
+def _in_a_row(model: nn.Module, name: str) -> bool:
+    """Whether the module, no mere container itself, is one of several that a container lists."""
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    parent = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(parent, containers) and not isinstance(model.get_submodule(name), containers)
 
 
 def _may_be_block(module: nn.Module) -> bool:

@@ -14,13 +14,16 @@ import numpy as np
 from pydantic import Field
 
 from automc.errors import CompressionError, InfeasibleCandidate
+from automc.sources import Site
 from automc.techniques import quantspec
 from automc.techniques.plan import Plan, QuantiseEdit
 from automc.techniques.quantspec import QuantSpec, activation_edit, weight_edit
+from automc.techniques.reach import Blocked, Reach, Target
 from automc.techniques.technique import GraphTechnique, Params, PlanContext, Saves
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from automc.workloads.workload import Examples
 
@@ -74,6 +77,28 @@ class Int8Ptq(GraphTechnique[Int8PtqParams]):
         if any(node.op_type in ("FusedConv", "FusedGemm") for node in model.graph.node):
             return "the graph holds fused operators of the runtime: precede int8_ptq by fusion at level standard only"
         return None if quantspec.targets(model).weights else "no convolution or matrix product with constant weights"
+
+    def reach(self, model: onnx.ModelProto, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        """The operators that get an integer kernel, by the modules they came from; the others stay in float."""
+        reason = self.refuses(model)
+        if reason is not None:
+            return Reach(reason, "operator")
+        found = quantspec.targets(model)
+        weighted = {node.name for _, _, node in found.weights}
+        constants = {item.name for item in model.graph.initializer if len(item.dims) > 1}
+        return Reach(
+            None,
+            "operator",
+            tuple(
+                Target(node.name, (node.name.partition("/")[0],) if node.name in weighted else ())
+                for node in found.integer
+            ),
+            tuple(
+                Blocked(module if constants.intersection(node.input) else node.name, reason, Site(module))
+                for node, reason in found.left
+                for module in [node.name.partition("/")[0]]
+            ),
+        )
 
     def plan(self, model: onnx.ModelProto, params: Int8PtqParams, context: PlanContext) -> Plan:
         reason = self.refuses(model)

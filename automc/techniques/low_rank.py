@@ -17,9 +17,18 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from automc.techniques._factorising import Dense, Factorisation, factorise, snap_rank, weights_of, write_factors
+from automc.techniques._factorising import (
+    Dense,
+    Factorisation,
+    factorisable,
+    factorise,
+    snap_rank,
+    weights_of,
+    write_factors,
+)
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
+from automc.techniques.reach import Reach
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.1})]
@@ -45,6 +54,12 @@ class LowRank(ModelTechnique[LowRankParams]):
     def refuses(self, model: nn.Module) -> str | None:
         dense = any(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules())
         return None if dense else "low_rank splits linear layers and 2-d convolutions and this network has none"
+
+    def reach(self, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        reason = self.refuses(model)
+        if reason is not None:
+            return Reach(reason, "layer")
+        return factorisable(model, example_inputs, lambda dense: _factorisation(dense, 1, spatial=False))
 
     def plan(self, model: nn.Module, params: LowRankParams, context: PlanContext) -> Plan:
         if params.rank_ratio == 1.0:

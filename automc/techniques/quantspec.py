@@ -82,11 +82,14 @@ class Targets:
 
     activations: tensors to calibrate, in graph order. followers: tensor -> the tensor whose scale it takes.
     weights: (initialiser, channel axis, node) of every weighted operator, in graph order; `node.input[0]` is its data.
+    integer: every operator that gets an integer kernel. left: those that stay in float, each with the reason.
     """
 
     activations: tuple[str, ...]
     followers: dict[str, str]
     weights: tuple[tuple[str, int, onnx.NodeProto], ...]
+    integer: tuple[onnx.NodeProto, ...] = ()
+    left: tuple[tuple[onnx.NodeProto, str], ...] = ()
 
 
 def targets(model: onnx.ModelProto) -> Targets:
@@ -112,14 +115,23 @@ def targets(model: onnx.ModelProto) -> Targets:
     wanted: dict[str, None] = {}
     followers: dict[str, str] = {}
     weights: list[tuple[str, int, onnx.NodeProto]] = []
+    integer: list[onnx.NodeProto] = []
+    left: list[tuple[onnx.NodeProto, str]] = []
     for node in graph.node:
         kind = role(node.op_type)
         if node.output[0] in whole:  # arithmetic on shapes
             continue
         if kind == "follow" and node.input[0] in (wanted.keys() | followers.keys()) and not pads_values(node, graph):
             followers[node.output[0]] = followers.get(node.input[0], node.input[0])
-        if kind != "integer" or not _eligible(node, constants):
+        if kind == "float":
+            left.append((node, f"{node.op_type} has no integer kernel here"))
+        if kind != "integer":
             continue
+        reason = _why_float(node, constants)
+        if reason is not None:
+            left.append((node, reason))
+            continue
+        integer.append(node)
         if node.op_type in WEIGHTED_OPS and node.input[1] in constants:
             weights.append((node.input[1], _channel_axis(node), node))
         data = [node.input[0], *([] if node.op_type in WEIGHTED_OPS and node.input[1] in constants else node.input[1:])]
@@ -133,7 +145,7 @@ def targets(model: onnx.ModelProto) -> Targets:
         if result not in outputs and len(following) == 1 and following[0].op_type in FOLDED_ACTIVATIONS:
             result = following[0].output[0]
         wanted.setdefault(result)
-    return Targets(tuple(wanted), followers, tuple(weights))
+    return Targets(tuple(wanted), followers, tuple(weights), tuple(integer), tuple(left))
 
 
 def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
@@ -270,16 +282,20 @@ def pads_values(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
     return value is None or bool(numpy_helper.to_array(value).any())
 
 
-def _eligible(node: onnx.NodeProto, constants: set[str]) -> bool:
-    """Whether the node's operands are what its integer kernel takes: activations, and constants only as weights."""
+def _why_float(node: onnx.NodeProto, constants: set[str]) -> str | None:
+    """Why the operands are not what the integer kernel takes (activations, constants only as weights); else None."""
     if node.input[0] in constants:
-        return False
+        return f"{node.op_type} of constant data stays in float"
     if node.op_type in WEIGHTED_OPS:
         plain: dict[str, float] = {
             item.name: (item.f if item.name in ("alpha", "beta") else item.i) for item in node.attribute
         }
-        return plain.get("alpha", 1.0) == 1.0 and plain.get("beta", 1.0) == 1.0 and plain.get("transA", 0) == 0
-    return all(value not in constants for value in node.input)
+        if plain.get("alpha", 1.0) == 1.0 and plain.get("beta", 1.0) == 1.0 and plain.get("transA", 0) == 0:
+            return None
+        return f"{node.op_type} that scales or transposes its data has no integer kernel here"
+    if all(value not in constants for value in node.input):
+        return None
+    return f"{node.op_type} with a constant stays in float"
 
 
 def _channel_axis(node: onnx.NodeProto) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from automc.techniques.plan import Plan
+from automc.techniques.reach import Reach
 
 if TYPE_CHECKING:
     import onnx
@@ -91,6 +92,14 @@ class Technique(ABC, Generic[P]):
     def refuses(self, model: Any) -> str | None:
         """Why the technique has nothing to do on this model, or None."""
         return None
+
+    def reach(self, model: Any, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        """What of `model` the technique can act on and what blocks the rest, as `plan` would find it: for `doctor`.
+
+        `model` is what `plan` takes and runs on `example_inputs`; it is left as it was. By default the technique takes
+        the network whole or, where it `refuses`, not at all.
+        """
+        return Reach(refused=self.refuses(model))
 
     @abstractmethod
     def plan(self, model: Any, params: P, context: PlanContext) -> Plan: ...

@@ -18,9 +18,18 @@ from pydantic import Field
 from torch import nn
 
 from automc.errors import CompressionError
-from automc.techniques._factorising import Dense, Factorisation, factorise, snap_rank, weights_of, write_factors
+from automc.techniques._factorising import (
+    Dense,
+    Factorisation,
+    factorisable,
+    factorise,
+    snap_rank,
+    weights_of,
+    write_factors,
+)
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
+from automc.techniques.reach import Reach
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.1})]
@@ -52,6 +61,18 @@ class Tucker(ModelTechnique[TuckerParams]):
     def refuses(self, model: nn.Module) -> str | None:
         wide = any(isinstance(module, nn.Conv2d) and prod(module.kernel_size) > 1 for module in model.modules())
         return None if wide else "tucker splits 2-d convolutions wider than 1 x 1 and this network has none"
+
+    def reach(self, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
+        reason = self.refuses(model)
+        if reason is not None:
+            return Reach(reason, "layer")
+
+        def thinnest(dense: Dense) -> Factorisation | str:
+            if not dense.kernel or dense.is_pointwise:
+                return "it has no kernel wider than 1 x 1"
+            return _factorisation(dense, 1, 1)
+
+        return factorisable(model, example_inputs, thinnest)
 
     def plan(self, model: nn.Module, params: TuckerParams, context: PlanContext) -> Plan:
         if params.ranks == "ratio" and params.rank_ratio == 1.0:

@@ -226,14 +226,19 @@ def check_samples(where: str, inputs: np.ndarray, targets: np.ndarray) -> None:
 
 
 def check_disjoint(where: str, splits: Mapping[str, np.ndarray]) -> None:
-    """Refuse samples shared between splits (bit for bit equal inputs). Raises ConfigError naming both splits."""
+    """Refuse samples shared between splits (bit for bit equal inputs). Raises ConfigError naming both, and how many."""
     seen: dict[bytes, tuple[str, int]] = {}
     for name, inputs in splits.items():
+        shared = []
         for position, digest in enumerate(sample_digests(inputs)):
             first = seen.setdefault(digest, (name, position))
             if first[0] != name:
-                raise ConfigError(
-                    f"{where}: sample {position} of {name} is also sample {first[1]} of {first[0]}; "
-                    "a score on samples that were trained on proves nothing",
-                    next_step=f"remove the duplicates from {name}",
-                )
+                shared.append((position, first))
+        if shared:
+            position, (other, at) = shared[0]
+            more = f" (and {len(shared) - 1} more of {name} are in another split)" if len(shared) > 1 else ""
+            raise ConfigError(
+                f"{where}: sample {position} of {name} is also sample {at} of {other}{more}; "
+                "a score on samples that were trained on proves nothing",
+                next_step=f"remove the duplicates from {name}",
+            )

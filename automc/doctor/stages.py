@@ -1,0 +1,144 @@
+"""What a search does to every network, tried on the base: run it, trace it, export it, compare the two."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from automc.doctor.diagnosis import Stage, StageName
+from automc.errors import AutomcError, ExportError, ParityError, PredictorError
+from automc.sources import Site, site_of_error
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+    from torch import nn
+
+    from automc.cost.kernels import Precision
+    from automc.profiles import Int8Facts
+
+T = TypeVar("T")
+
+_POSSIBLE: dict[StageName, str] = {
+    "runs": "nothing: not even the network itself computes",
+    "traced": "every candidate is exported to be costed, which takes as long as the export below",
+    "exported": "nothing before this is mended: every accuracy is that of the exported graph",
+    "parity": "nothing before this is mended: what is deployed would not be this network",
+}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The base in every form it could be brought into. traced: op-level graphs of shapes alone, fp32."""
+
+    stages: tuple[Stage, ...]
+    traced: onnx.ModelProto | None
+    exported: onnx.ModelProto | None
+
+    @property
+    def runs(self) -> bool:
+        return self.stages[0].ok is True
+
+    def at(self, precision: Precision, scheme: Int8Facts) -> onnx.ModelProto | None:
+        """The exported graph for one sample; in int8 with pairs of made-up ranges."""
+        from automc.cost.graph import with_batch
+        from automc.cost.quantised import quantised
+
+        if self.exported is None:
+            return None
+        one = with_batch(self.exported, 1)
+        return quantised(one, scheme) if precision == "int8" else one
+
+    def ok(self, name: StageName) -> bool:
+        return any(stage.name == name and stage.ok is True for stage in self.stages)
+
+    def seconds(self, name: StageName) -> float:
+        return next(stage.seconds for stage in self.stages if stage.name == name)
+
+
+def forms_of(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    samples: tuple[torch.Tensor, ...] | None,
+    clock: Callable[[], float],
+) -> Forms:
+    """Every stage on the base, which is left as it was.
+
+    samples: a batch of real inputs for the comparison; None: the example is compared. What the user's network raises
+    becomes a failed stage with its place; what our own lines raise passes.
+    """
+    from automc.cost.graph import operators_from_trace
+    from automc.export import export_onnx, run_onnx
+
+    stages: list[Stage] = []
+
+    def attempt(name: StageName, work: Callable[[], T], say: Callable[[T], str]) -> T | None:
+        if stages and stages[0].ok is False:
+            stages.append(Stage(name, None, 0.0, "not tried"))
+            return None
+        started = clock()
+        try:
+            made = work()
+        except Exception as error:
+            site = site_of_error(error, model)
+            if not isinstance(error, ExportError | ParityError | PredictorError) and site == Site():
+                raise  # not the network's doing
+            stages.append(Stage(name, False, clock() - started, _said(error), site, _POSSIBLE[name]))
+            return None
+        stages.append(Stage(name, True, clock() - started, say(made)))
+        return made
+
+    attempt("runs", lambda: _run(model, example_inputs), lambda output: f"gives {list(output.shape)} {output.dtype}")
+    traced = attempt(
+        "traced",
+        lambda: operators_from_trace(model, example_inputs),
+        lambda graph: f"{len(graph.graph.node)} operators, on shapes alone",
+    )
+    exported = attempt(
+        "exported",
+        lambda: export_onnx(model, example_inputs),
+        lambda graph: f"{len(graph.graph.node)} ONNX operators, {graph.ByteSize() / 1e6:.2f} MB",
+    )
+    if exported is None:
+        stages.append(Stage("parity", None, 0.0, "not tried"))
+        return Forms(tuple(stages), traced, exported)
+    inputs = samples or example_inputs
+
+    def compare() -> tuple[float, float]:
+        from automc.export import compare
+
+        expected = _run(model, inputs).cpu().numpy()
+        actual = run_onnx(exported, [tensor.cpu().numpy() for tensor in inputs])
+        relative = compare(expected, actual, tolerance=1e-4)
+        return float(abs(expected - actual).max()), relative
+
+    attempt(
+        "parity",
+        compare,
+        lambda found: (
+            f"largest difference {found[0]:.2g}, {found[1]:.1g} of the output's range, "
+            f"over {len(inputs[0])} sample{'s' if len(inputs[0]) > 1 else ''}"
+        ),
+    )
+    return Forms(tuple(stages), traced, exported)
+
+
+def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """First tensor of what a copy of the network, in eval mode, gives."""
+    import torch
+
+    with torch.no_grad():
+        output = copy.deepcopy(model).eval()(*inputs)
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
+
+
+def _said(error: BaseException) -> str:
+    """The reason on one line; of an error that was turned, what the library said is in it already."""
+    if isinstance(error, AutomcError):
+        return error.message.splitlines()[0]
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
