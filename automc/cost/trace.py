@@ -62,10 +62,13 @@ def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch:
 def _is_ours(error: BaseException) -> bool:
     """Whether a line of this package, not of the network or of torch, raised it: that is a bug and stays one."""
     trace = error.__traceback__
-    file = ""
-    while trace is not None:
-        file, trace = trace.tb_frame.f_code.co_filename, trace.tb_next
-    return Path(file).resolve().parent == Path(__file__).resolve().parent
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return True
+    code = trace.tb_frame.f_code
+    handing_on = code.co_name in ("__torch_function__", "__torch_dispatch__")  # what they call is written in C
+    return Path(code.co_filename).resolve().parent == Path(__file__).resolve().parent and not handing_on
 
 
 _CALLS = {**FUNCTIONS, **ATTENTION}

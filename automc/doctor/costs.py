@@ -14,7 +14,7 @@ from automc import pipeline
 from automc.candidate import Candidate
 from automc.doctor.budget import Budget
 from automc.doctor.diagnosis import LimitOutlook, SpaceOutlook
-from automc.errors import CandidateError, InfeasibleCandidate, PredictorError, UnseenOperatorError
+from automc.errors import CompressionError, ExportError, InfeasibleCandidate, PredictorError, UnseenOperatorError
 from automc.techniques.technique import Phase
 from automc.trial import Figure, Metric
 
@@ -106,7 +106,7 @@ class Costing:
         try:
             operators = self.screener.operators(candidate)
             graph = self._note(operators, base=False)
-        except (InfeasibleCandidate, CandidateError) as error:
+        except (InfeasibleCandidate, CompressionError, ExportError) as error:
             return Seen(candidate, None, 0.0, refused=error.message)
         except PredictorError as error:
             return Seen(candidate, None, 0.0, unpriced=error.message)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from automc.doctor.diagnosis import Layer, TechniqueReach
-from automc.errors import CandidateError, InfeasibleCandidate
+from automc.errors import CompressionError, InfeasibleCandidate
 from automc.sources import Site, call_sites, forward_site
 from automc.techniques.reach import Blocked, Reach, weight_layers
 from automc.techniques.registry import get_technique, technique_names
@@ -109,7 +109,7 @@ def layers_of(
 def _asked(technique: Technique[Any], model: Any, example_inputs: tuple[torch.Tensor, ...]) -> Reach:
     try:
         return technique.reach(model, example_inputs)
-    except (CandidateError, InfeasibleCandidate) as error:
+    except (CompressionError, InfeasibleCandidate) as error:
         return Reach(error.message)
 
 

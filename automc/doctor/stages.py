@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from automc.doctor.diagnosis import Stage, StageName
-from automc.errors import AutomcError, ExportError, ParityError, PredictorError
+from automc.errors import AutomcError, CompressionError, ExportError, ParityError, PredictorError
 from automc.sources import Site, site_of_error
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def forms_of(
     samples: a batch of real inputs for the comparison; None: the example is compared. What the user's network raises
     becomes a failed stage with its place; what our own lines raise passes.
     """
+    import torch
+
     from automc.cost.graph import operators_from_trace
     from automc.export import export_onnx, run_onnx
 
@@ -80,17 +82,19 @@ def forms_of(
             return None
         started = clock()
         try:
-            made = work()
-        except Exception as error:
-            site = site_of_error(error, model)
-            if not isinstance(error, ExportError | ParityError | PredictorError) and site == Site():
-                raise  # not the network's doing
-            stages.append(Stage(name, False, clock() - started, _said(error), site, _POSSIBLE[name]))
+            made = _turned(work, model)
+        except (CompressionError, ExportError, ParityError, PredictorError) as error:
+            said = error.message.splitlines()[0]
+            stages.append(Stage(name, False, clock() - started, said, site_of_error(error, model), _POSSIBLE[name]))
             return None
         stages.append(Stage(name, True, clock() - started, say(made)))
         return made
 
-    attempt("runs", lambda: _run(model, example_inputs), lambda output: f"gives {list(output.shape)} {output.dtype}")
+    def run_both() -> torch.Tensor:
+        _run(model, tuple(torch.cat([tensor, tensor]) for tensor in example_inputs))  # training, export and scoring do
+        return _run(model, example_inputs)
+
+    attempt("runs", run_both, lambda output: f"on one sample and on two; gives {list(output.shape)} {output.dtype}")
     traced = attempt(
         "traced",
         lambda: operators_from_trace(model, example_inputs),
@@ -136,9 +140,12 @@ def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return output
 
 
-def _said(error: BaseException) -> str:
-    """The reason on one line; of an error that was turned, what the library said is in it already."""
-    if isinstance(error, AutomcError):
-        return error.message.splitlines()[0]
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+def _turned(work: Callable[[], T], model: nn.Module) -> T:
+    """What `work` makes. What the user's network raises in it, which may be anything, is turned into a named error."""
+    try:
+        return work()
+    except Exception as error:
+        if isinstance(error, AutomcError) or site_of_error(error, model) == Site():
+            raise  # named already, or not the network's doing
+        lines = str(error).strip().splitlines()
+        raise CompressionError(f"{type(error).__name__}: {lines[0] if lines else ''}") from error
