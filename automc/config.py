@@ -52,7 +52,11 @@ class Rung(Section):
 class SearchSection(Section):
     """How the space is searched. Rung 0 trains nothing; every later rung goes on from the checkpoint before it."""
 
-    strategy: str = Field("nsga2", description="what proposes candidates: nsga2, random, tpe, or one that is installed")
+    strategy: str = Field(
+        "guided",
+        description="what proposes candidates: guided, nsga2, tpe, random, nni_tpe or nni_evolution (both need the "
+        "extra `nas`), or one that is installed",
+    )
     seed: int = Field(0, ge=0, description="of every random choice")
     parallel: int = Field(2, ge=1, description="candidates under way: ask n follows tell n - parallel")
     rungs: tuple[Rung, ...] = Field(

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +65,13 @@ class SelfScored(Protocol):
     """A workload that knows its candidates' figures without training: a table of published measurements, a no-op."""
 
     def score(self, candidate: Candidate, rung: int, seed: int) -> Mapping[Metric, Figure]: ...
+
+
+@runtime_checkable
+class TellsCosts(Protocol):
+    """A self-scored workload that predicts costs of thousands of candidates at once, before any is evaluated."""
+
+    def predicted(self, candidates: Sequence[Candidate]) -> Sequence[Mapping[Metric, float]]: ...
 
 
 @dataclass(frozen=True)

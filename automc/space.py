@@ -22,6 +22,7 @@ from automc.space_file import (
     AnchorFile,
     Knobs,
     SpaceFile,
+    check_cells,
     distinct,
     form,
     is_number,
@@ -75,6 +76,7 @@ class SearchSpace:
         self._architecture = {
             name: read_architecture(name, knob, f"{where}: architecture") for name, knob in spec.architecture.items()
         }
+        self.cells = check_cells(spec.cells, self._architecture, where)
         self._rules = ChainRules(self._techniques, self._recoveries, where)
         self._chains, self._graphs = self._rules.chains(spec.chains)
         self.dimensions = self._dimensions()
@@ -117,10 +119,7 @@ class SearchSpace:
         unknown = set(assignment) - {dimension.name for dimension in self.dimensions}
         if unknown:
             raise ValueError(f"{self.where} has no dimension {sorted(unknown)[0]!r}")
-        names = self._names(assignment)
-        reason = self._rules.illegal(names)
-        if reason is not None:
-            raise InfeasibleCandidate(reason)
+        names = self.sequence(assignment)
         steps = tuple(self._step(name, self._parameters(name, assignment)) for name in names)
         architecture = {
             name: self._chosen(f"architecture.{name}", assignment, choices)
@@ -143,6 +142,17 @@ class SearchSpace:
         if any(value not in varying[name].choices for name, value in found.items()):
             return None
         return found if self.candidate(found) == candidate else None
+
+    def sequence(self, assignment: Assignment) -> tuple[str, ...]:
+        """Names of the candidate's techniques in the order they run; chain, graph and recovery decide it.
+
+        Raises InfeasibleCandidate where they exclude each other.
+        """
+        names = self._names(assignment)
+        reason = self._rules.illegal(names)
+        if reason is not None:
+            raise InfeasibleCandidate(reason)
+        return names
 
     def active(self, assignment: Assignment) -> tuple[str, ...]:
         """Names of the dimensions that matter once chain, graph and recovery are chosen as in `assignment`."""

@@ -51,6 +51,18 @@ class AnchorFile(Frozen):
     steps: tuple[str | dict[str, dict[str, JsonValue] | None], ...]
 
 
+class CellFile(Frozen):
+    """A cell whose edges are architecture choices: what a strategy may learn from how they are wired.
+
+    It says nothing about which candidates there are.
+    """
+
+    absent: JsonValue = Field(description="the choice that leaves an edge out")
+    edges: dict[str, tuple[int, int]] = Field(
+        min_length=1, description="choice: [from node, to node], rising; 0 is the input, the last node the output"
+    )
+
+
 class SpaceFile(Frozen):
     """The file as written."""
 
@@ -61,6 +73,7 @@ class SpaceFile(Frozen):
     chains: Chains = Chains()
     anchors: tuple[AnchorFile, ...] | None = None
     architecture: dict[str, JsonValue] = {}
+    cells: tuple[CellFile, ...] = ()
 
 
 def form() -> str:
@@ -107,7 +120,7 @@ def _explain(item: Any, where: str) -> str:
     parts = [str(part) for part in item["loc"]]
     key = ".".join(parts)
     if item["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"chains": Chains, "anchors": AnchorFile}
+        sections: dict[str, type[BaseModel]] = {"chains": Chains, "anchors": AnchorFile, "cells": CellFile}
         known = sections.get(parts[0], SpaceFile) if len(parts) > 1 else SpaceFile
         return f"{where}: {key}: there is no such key{nearest_or_all(parts[-1], known.model_fields)}"
     return f"{where}: {key}: {item['msg'][0].lower()}{item['msg'][1:]}"
@@ -268,3 +281,29 @@ class _Limits:
         if self.low is None or self.high is None:
             return otherwise
         return f"{'above ' if self.open_low else ''}{self.low} to {'below ' if self.open_high else ''}{self.high}"
+
+
+def check_cells(
+    cells: Iterable[CellFile], architecture: Mapping[str, tuple[JsonValue, ...]], where: str
+) -> tuple[CellFile, ...]:
+    """The cells, whose every edge is a choice of `architecture` that may be absent. Raises ConfigError, else."""
+    checked = tuple(cells)
+    for number, cell in enumerate(checked):
+        for name, (start, end) in cell.edges.items():
+            key = f"{where}: cells.{number}.edges.{name}"
+            if name not in architecture:
+                raise ConfigError(
+                    f"{key}: no architecture choice has this name{nearest_or_all(name, architecture)}",
+                    next_step="name the choices of `architecture`",
+                )
+            if cell.absent not in architecture[name]:
+                raise ConfigError(
+                    f"{key}: {cell.absent!r} is not among its choices {list(architecture[name])}",
+                    next_step="give the choice that leaves an edge out as `absent`",
+                )
+            if not 0 <= start < end:
+                raise ConfigError(
+                    f"{key}: an edge leads from a node to a later one, found [{start}, {end}]",
+                    next_step="number the nodes from 0, the input, so that every edge rises",
+                )
+    return checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ from automc.search.setup import Prepared, data_root_of, move_data, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from automc.cost.predictor import Costs
     from automc.search.strategies.strategy import Strategy
 
@@ -296,7 +299,17 @@ class Loop:
             objectives=len(self.run.config.objectives),
             seed=self.settings.seed,
             screen=lambda candidates: [self._screen(candidate) is None for candidate in candidates],
+            costs=None if self.prepared.costs is None else self._priced,
         )
+
+    def _priced(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
+        """(n, objectives) predicted before any evaluation, NaN where nothing predicts it: a `CostTeller`."""
+        import numpy as np
+
+        assert self.prepared.costs is not None
+        told = self.prepared.costs.predicted(candidates)
+        names = self.run.config.objectives
+        return np.array([[costs.get(name, np.nan) for name in names] for costs in told]).reshape(-1, len(names))
 
     def _objectives(self, trial: Trial) -> tuple[float, ...] | None:
         return objectives_of(trial, self.run.config.objectives) if trial.ok else None

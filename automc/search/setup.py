@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from automc.constraints import Limit, limits_of, needed_of
 from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
-from automc.evaluate import Evaluator, SelfScored, evaluator_of
+from automc.evaluate import Evaluator, SelfScored, TellsCosts, evaluator_of
 from automc.run import Run
 from automc.search.progress import Progress, Watcher
 from automc.search.screening import Screener
@@ -34,12 +34,16 @@ class HasDigests(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the loop runs on. evaluator and screener are None for a workload that scores its candidates itself."""
+    """What the loop runs on. evaluator and screener are None for a workload that scores its candidates itself.
+
+    costs: who predicts costs of many candidates at once; None where nobody does so cheaply.
+    """
 
     space: SearchSpace
     limits: tuple[Limit, ...]
     evaluator: Evaluator | None
     screener: Screener | None
+    costs: TellsCosts | None = None
 
 
 def prepare(run: Run, watch: Watcher) -> Prepared:
@@ -58,7 +62,7 @@ def prepare(run: Run, watch: Watcher) -> Prepared:
     if isinstance(workload, HasDigests):
         _lock_data(run, workload)
     if isinstance(workload, SelfScored):
-        return Prepared(space, limits, None, None)
+        return Prepared(space, limits, None, None, workload if isinstance(workload, TellsCosts) else None)
     _lock_profile(run, watch)
     evaluator = Evaluator(config, workload, run.artifacts, run.folder / "profile", run.folder / "cache")
     _measure_baseline(run, evaluator, watch)

@@ -15,6 +15,14 @@ from automc.trial import Failure, Figure, Trial
 
 pytestmark = pytest.mark.parametrize("name", strategy_names())
 
+
+@pytest.fixture(autouse=True)
+def installed(name: str) -> None:
+    """A strategy of the extra `nas` is held to the contract where that is installed."""
+    if name.startswith("nni_"):
+        pytest.importorskip("nni")
+
+
 SMALL = {"name": "small", "architecture": {"a": [1, 2, 3], "b": ["x", "y"], "c": [1, 2]}}
 LARGE = {"name": "large", "architecture": {f"x_{i}": {"min": 0, "max": 9, "step": 1} for i in range(6)}}
 

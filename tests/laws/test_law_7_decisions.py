@@ -11,7 +11,7 @@ from automc.search.conductor import Conductor
 from automc.search.loop import search
 
 
-@pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe"])
+@pytest.mark.parametrize("strategy", ["random", "nsga2", "tpe", "guided"])
 def test_the_same_seed_decides_the_same(tmp_path: Path, strategy: str) -> None:
     config = config_in(tmp_path, seed=5, strategy=strategy)
     first = search(config, run_dir=tmp_path / "first")
@@ -25,7 +25,7 @@ def test_another_seed_asks_for_other_candidates(tmp_path: Path) -> None:
     assert decisions(first) != decisions(second)
 
 
-@pytest.mark.parametrize("strategy", ["nsga2", "tpe"])
+@pytest.mark.parametrize("strategy", ["nsga2", "tpe", "guided"])
 def test_the_order_in_which_workers_answer_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from automc.candidate import Candidate, canonical_json
 from automc.errors import ConfigError
 from automc.pareto import hypervolume
+from automc.search.strategies.guided import GuidedStrategy
 from automc.search.strategies.registry import create_strategy, get_strategy, strategy_names
 from automc.search.strategies.strategy import Strategy
 from automc.space import SearchSpace
@@ -48,8 +49,8 @@ def never(candidate: Candidate) -> float:
     return 0.0
 
 
-def test_there_are_three_strategies_and_an_unknown_one_is_named_with_the_nearest() -> None:
-    assert strategy_names() == ("nsga2", "random", "tpe")
+def test_six_strategies_ship_and_an_unknown_one_is_named_with_the_nearest() -> None:
+    assert strategy_names() == ("guided", "nni_evolution", "nni_tpe", "nsga2", "random", "tpe")
     assert get_strategy("tpe").name == "tpe"
     with pytest.raises(ConfigError, match="no strategy is called 'nsga3'; did you mean nsga2"):
         get_strategy("nsga3")
@@ -76,7 +77,7 @@ def test_a_constraint_keeps_the_asks_out_of_what_breaks_it(name: str) -> None:
     assert 18 < np.mean(late) < 26
 
 
-@pytest.mark.parametrize("name", ["nsga2", "tpe"])
+@pytest.mark.parametrize("name", ["guided", "nsga2", "tpe"])
 def test_a_told_anchor_teaches_although_it_was_never_asked(name: str) -> None:
     space = grid_space(10, 10, 10)
     best = Candidate((), canonical_json({"x_0": 0, "x_1": 0, "x_2": 0}))
@@ -88,6 +89,69 @@ def test_a_told_anchor_teaches_although_it_was_never_asked(name: str) -> None:
         return [candidate.id for candidate in drive(strategy, 40, lambda item: (total(item),), never)]
 
     assert asks([best]) != asks([])
+
+
+def test_guided_finds_the_best_of_a_million_within_forty_asks() -> None:
+    """One objective, the sum of six digits: 0 is one candidate of 10^6."""
+    for seed in range(3):
+        strategy = create_strategy("guided", space=grid_space(*[10] * 6), objectives=1, seed=seed)
+        assert min(total(c) for c in drive(strategy, 40, lambda candidate: (total(candidate),), never)) == 0
+
+
+def test_guided_finds_the_best_that_keeps_a_limit() -> None:
+    """The smaller the sum the better, but under 20 breaks the limit: the best is exactly 20."""
+    for seed in range(3):
+        strategy = create_strategy("guided", space=grid_space(*[10] * 6), objectives=1, seed=seed)
+        asked = drive(strategy, 60, lambda c: (total(c),), lambda c: max(0.0, 20.0 - total(c)))
+        assert min(total(candidate) for candidate in asked if total(candidate) >= 20) == 20
+
+
+def test_guided_asks_at_random_for_every_seventh_at_least() -> None:
+    """Of the first n asks ceil(0.15 n) or more are random, for every n."""
+    strategy = create_strategy("guided", space=grid_space(*[10] * 3), objectives=2, seed=0)
+    assert isinstance(strategy, GuidedStrategy)
+    for asked in range(1, 121):
+        candidate = strategy.ask()
+        strategy.tell(scored(candidate), (total(candidate), -(total(candidate) ** 2)), 0.0)
+        assert strategy._random_asks >= 0.15 * asked
+
+
+def test_guided_evolves_while_its_surrogates_rank_nothing() -> None:
+    """A score that is noise: the cross-validated rank correlation stays under 0.3 and NSGA-II proposes."""
+    noise = np.random.default_rng(0)
+    strategy = create_strategy("guided", space=grid_space(*[10] * 6), objectives=1, seed=0)
+    assert isinstance(strategy, GuidedStrategy)
+    drive(strategy, 60, lambda candidate: (float(noise.normal()),), never)
+    assert strategy._outlook.rank_correlation < 0.3
+    assert strategy._evolution is not None
+
+
+def test_guided_uses_prices_and_needs_fewer_asks_with_them() -> None:
+    """Two objectives, one priced exactly: the front of x_0 against the others' sum is found with fewer asks."""
+    space = grid_space(*[6] * 4)
+
+    def score(candidate: Candidate) -> Objectives:
+        first = float(str(candidate.architecture["x_0"]))
+        return (total(candidate) - first + 5.0 - first, first + 1.0)
+
+    def volume(priced: bool, seed: int) -> float:
+        def prices(candidates: Sequence[Candidate]) -> np.ndarray:
+            return np.array([[np.nan, score(candidate)[1]] for candidate in candidates])
+
+        strategy = create_strategy("guided", space=space, objectives=2, seed=seed, costs=prices if priced else None)
+        return hypervolume([score(c) for c in drive(strategy, 25, score, never)], (21.0, 7.0))
+
+    assert sum(volume(True, s) for s in range(4)) >= sum(volume(False, s) for s in range(4))
+
+
+def test_a_single_candidate_is_asked_and_then_repeated() -> None:
+    for name in ("guided", "nsga2", "random"):
+        strategy = create_strategy(
+            name, space=SearchSpace.parse({"name": "one", "architecture": {"a": [1]}}), objectives=2, seed=0
+        )
+        first = strategy.ask()
+        strategy.tell(scored(first), (1.0, 2.0), 0.0)
+        assert strategy.ask() == first
 
 
 def test_a_told_candidate_of_another_space_is_left_alone() -> None:

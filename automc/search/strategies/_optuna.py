@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from automc.candidate import Candidate
-from automc.search.strategies.strategy import Screen, Strategy, everything
+from automc.search.strategies.strategy import CostTeller, Screen, Strategy, everything
 from automc.space import Assignment, Dimension, SearchSpace
 from automc.trial import Trial
 
@@ -28,10 +28,17 @@ class OptunaStrategy(Strategy):
 
     conditional: bool
 
-    def __init__(self, space: SearchSpace, objectives: int, seed: int, screen: Screen = everything) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: int,
+        seed: int,
+        screen: Screen = everything,
+        costs: CostTeller | None = None,
+    ) -> None:
         import optuna
 
-        super().__init__(space, objectives, seed, screen)
+        super().__init__(space, objectives, seed, screen, costs)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(directions=["minimize"] * objectives, sampler=self.sampler(seed))
         self._open: dict[str, optuna.Trial] = {}

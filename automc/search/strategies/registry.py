@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from functools import cache
@@ -10,7 +11,7 @@ from importlib.metadata import entry_points
 
 from automc.errors import ConfigError
 from automc.nearest import nearest
-from automc.search.strategies.strategy import Screen, Strategy, everything
+from automc.search.strategies.strategy import CostTeller, Screen, Strategy, everything
 from automc.space import SearchSpace
 
 
@@ -33,7 +34,7 @@ def strategy_names() -> tuple[str, ...]:
 
 
 def get_strategy(name: str) -> type[Strategy]:
-    """The strategy called `name`. Raises ConfigError naming the nearest known name."""
+    """The strategy called `name`. Raises ConfigError naming the nearest known name, or the package it lacks."""
     where = _modules().get(name)
     if where is None:
         raise ConfigError(
@@ -48,6 +49,7 @@ def get_strategy(name: str) -> type[Strategy]:
     for kind in kinds:
         if kind.name == name:
             found: type[Strategy] = kind
+            _require(found)
             return found
     raise ConfigError(
         f"{module_name} holds no Strategy named {name!r}",
@@ -55,12 +57,28 @@ def get_strategy(name: str) -> type[Strategy]:
     )
 
 
+def _require(kind: type[Strategy]) -> None:
+    """Raises ConfigError where a package of the extra `nas` is missing."""
+    missing = [package for package in kind.NEEDS if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"strategy {kind.name} needs {' and '.join(missing)}, which is not installed",
+            next_step="pip install 'automc[nas]', or set search.strategy to guided",
+        )
+
+
 def _is_strategy(item: object) -> bool:
-    return inspect.isclass(item) and issubclass(item, Strategy) and not inspect.isabstract(item)
+    return inspect.isclass(item) and issubclass(item, Strategy) and hasattr(item, "name")
 
 
 def create_strategy(
-    name: str, *, space: SearchSpace, objectives: int, seed: int, screen: Screen = everything
+    name: str,
+    *,
+    space: SearchSpace,
+    objectives: int,
+    seed: int,
+    screen: Screen = everything,
+    costs: CostTeller | None = None,
 ) -> Strategy:
-    """The strategy `name` over `space`; objectives: how many, all minimised. Raises ConfigError on an unknown name."""
-    return get_strategy(name)(space, objectives, seed, screen)
+    """The strategy `name` over `space`; objectives: how many, all minimised. Raises ConfigError as `get_strategy`."""
+    return get_strategy(name)(space, objectives, seed, screen, costs)

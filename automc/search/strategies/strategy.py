@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from automc.candidate import Candidate
 from automc.errors import InfeasibleCandidate
@@ -15,6 +16,10 @@ from automc.trial import Trial
 
 Screen = Callable[[Sequence[Candidate]], Sequence[bool]]
 """Which of the candidates may be evaluated, in order: predicted costs and the network itself do not rule them out."""
+
+CostTeller = Callable[[Sequence[Candidate]], npt.NDArray[np.float64]]
+"""(n, m) what each objective of each candidate will be by prediction, NaN where nothing predicts it. Thousands at once,
+cheaply, and always the same for the same candidate: costs follow from the shape alone."""
 
 
 def everything(candidates: Sequence[Candidate]) -> list[bool]:
@@ -26,7 +31,8 @@ class Strategy(ABC):
     """Proposes candidates and learns from trials. Owns no loop, no thread, no storage, no clock.
 
     A strategy owes its caller:
-    - replay: the same seed, the same answers of `screen` and the same tells between the same asks give the same asks;
+    - replay: the same seed, the same answers of `screen` and `costs` and the same tells between the same asks give the
+      same asks;
     - every candidate it asks comes from the space, so it is feasible;
     - a candidate is not asked twice, nor one asked that the screen refuses, as long as PROPOSALS tries find another.
       In a space that is used up `ask` repeats itself; the caller counts what is new;
@@ -40,10 +46,22 @@ class Strategy(ABC):
     PROPOSALS: ClassVar[int] = 64
     OWN_PROPOSALS: ClassVar[int] = 8
     """Of the PROPOSALS for one ask, how many come from what was learned; the others are drawn uniformly."""
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    """Packages of the extra `nas` without which it cannot be made."""
 
-    def __init__(self, space: SearchSpace, objectives: int, seed: int, screen: Screen = everything) -> None:
-        """objectives: how many a tell brings, all to be minimised. seed: non-negative."""
-        self.space, self.objectives, self.seed, self.screen = space, objectives, seed, screen
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: int,
+        seed: int,
+        screen: Screen = everything,
+        costs: CostTeller | None = None,
+    ) -> None:
+        """objectives: how many a tell brings, all to be minimised. seed: non-negative. costs: None where none is cheap.
+
+        A strategy need not use `costs`.
+        """
+        self.space, self.objectives, self.seed, self.screen, self.costs = space, objectives, seed, screen, costs
         self.rng = np.random.default_rng(seed)
         self._asked: dict[str, Candidate] = {}
         self._refused: dict[str, Candidate] = {}

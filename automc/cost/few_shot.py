@@ -1,0 +1,86 @@
+"""A device's costs from ten to fifty of its measurements: non-negative totals of physical work, relative error.
+
+What `fit.py` does for a profile with thousands of timings, for a device nobody calibrated: few columns, and as much
+shrinkage as leaving measurements out shows to be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from automc.cost.fit import OUTLIER, ROUNDS
+from automc.errors import MeasurementError
+
+Floats = npt.NDArray[np.float64]
+
+SHRINKAGES = (1e-3, 1e-2, 3e-2, 1e-1)
+"""Tried, in units of the scaled columns; the one with the smallest error on what was left out is taken."""
+LEAST = 3
+
+
+@dataclass(frozen=True)
+class FewShotFit:
+    """coefficients: (k + 1,) cost per unit of each column, then what every network costs.
+
+    error: |predicted / measured - 1| that 90 % of the measurements keep when left out, as far as their number tells.
+    """
+
+    coefficients: Floats
+    error: float
+    shrinkage: float
+    samples: int
+
+    def predict(self, columns: npt.ArrayLike) -> Floats:
+        """(n,) costs of networks with these columns (n, k), in the unit of the measurements."""
+        values = np.asarray(columns, dtype=np.float64)
+        predicted: Floats = values @ self.coefficients[:-1] + self.coefficients[-1]
+        return predicted
+
+
+def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
+    """The fit to n measured networks. Deterministic.
+
+    columns: (n, k), not negative: total MACs, bytes, calls by kernel class, whatever drives the cost. measured: (n,)
+    positive costs, one unit. Raises MeasurementError below LEAST measurements, ValueError on what is not positive.
+    """
+    work, cost = np.asarray(columns, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    if len(cost) < LEAST:
+        raise MeasurementError(
+            f"{len(cost)} measurements are too few to fit a device to", next_step=f"measure {LEAST} networks or more"
+        )
+    if not ((work >= 0).all() and (cost > 0).all() and np.isfinite(work).all() and np.isfinite(cost).all()):
+        raise ValueError("columns must be 0 or more, costs above 0, and both finite")
+    design = np.column_stack([work, np.ones(len(cost))]) / cost[:, None]
+    left_out = {shrinkage: _left_out(design, shrinkage) for shrinkage in SHRINKAGES}
+    best = min(SHRINKAGES, key=lambda shrinkage: float(np.mean(left_out[shrinkage])))
+    error = float(np.quantile(left_out[best], 0.9, method="higher"))
+    return FewShotFit(_solve(design, best), error, best, len(cost))
+
+
+def _left_out(design: Floats, shrinkage: float) -> Floats:
+    """(n,) relative error of each measurement by the fit to the others."""
+    errors = np.empty(len(design))
+    for row in range(len(design)):
+        others = np.delete(design, row, axis=0)
+        errors[row] = abs(float(design[row] @ _solve(others, shrinkage)) - 1.0)
+    return errors
+
+
+def _solve(design: Floats, shrinkage: float) -> Floats:
+    """Coefficients x >= 0 with design @ x near 1; measurements far off lose weight (Huber 1964)."""
+    from scipy.optimize import nnls
+
+    scale = np.linalg.norm(design, axis=0)
+    scale[scale == 0] = 1.0
+    scaled = design / scale
+    weights, solution = np.ones(len(scaled)), np.zeros(scaled.shape[1])
+    for _ in range(ROUNDS):
+        heavy = np.sqrt(weights)
+        system = np.vstack([scaled * heavy[:, None], shrinkage * np.eye(scaled.shape[1])])
+        solution, _ = nnls(system, np.concatenate([heavy, np.zeros(scaled.shape[1])]))
+        weights = np.minimum(1.0, OUTLIER / np.maximum(np.abs(scaled @ solution - 1.0), 1e-9))
+    unscaled: Floats = solution / scale
+    return unscaled
