@@ -141,7 +141,7 @@ def prices_of(arm: Arm, problem: Problem) -> np.ndarray:
 
 
 def run(arm: Arm, space: SearchSpace) -> dict[str, object]:
-    """One search: regret at POINTS, evaluations to 99 % (None: not within the cap), points of the front over a limit."""
+    """One search: regret at POINTS, evaluations to 99 % (None: not within the cap), front points over a limit."""
     problem, rows = problem_of(arm.column, arm.kind), cells()
     prices = prices_of(arm, problem)
     strategy = create_strategy(
