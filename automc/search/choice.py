@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,17 @@ def choose(
     if named == "knee":
         return _knee(known)
     (metric,) = RULES[named]
-    return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), point.trial.candidate.id))
+    return min(known, key=lambda point: (to_minimise(metric, point.figures[metric]), *_of_two_equals(point)))
+
+
+def _of_two_equals(point: FrontPoint) -> tuple[float, float, str]:
+    """What decides between points alike in what a rule chooses by: the faster, then the smaller, then the id."""
+    latency, size = (point.figures.get(metric) for metric in ("latency_ms", "size_bytes"))
+    return (
+        math.inf if latency is None else latency.value,
+        math.inf if size is None else size.value,
+        point.trial.candidate.id,
+    )
 
 
 def _knee(points: Sequence[FrontPoint]) -> FrontPoint:

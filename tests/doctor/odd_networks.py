@@ -93,6 +93,21 @@ class Plain(nn.Module):
         return self.head(F.adaptive_avg_pool2d(self.body(x), 1).flatten(1))
 
 
+class FactorisedPlain(nn.Module):
+    """What low_rank makes of Plain: the kernels of a spatial convolution followed by one of 1 x 1."""
+
+    def __init__(self, classes: int = 4, width: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(2, width, 1), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 2, 1), nn.Conv2d(width, 2 * width, 1), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(2 * width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(F.adaptive_avg_pool2d(self.body(x), 1).flatten(1))
+
+
 class Complaint(Exception):
     """Something no library knows."""
 

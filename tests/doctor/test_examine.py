@@ -32,7 +32,8 @@ def texts(diagnosis: Diagnosis, level: str) -> list[str]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Diagnosis:
     folder = tmp_path_factory.mktemp("plain")
     limits = {"max_drop_points": 1.0, "max_latency_ms": 0.15, "max_size_bytes": 1000}
-    return automc.doctor(config_of(folder, "Plain", constraints=limits), budget=SHORT)
+    known = (odd_networks.Plain, odd_networks.FactorisedPlain)
+    return automc.doctor(config_of(folder, "Plain", known, constraints=limits), budget=SHORT)
 
 
 def test_a_healthy_network_passes_every_stage_and_can_be_searched(plain: Diagnosis) -> None:
@@ -275,12 +276,13 @@ def test_the_command_prints_a_page_and_json_and_leaves_with_2_where_no_search_ca
     fine, broken = tmp_path / "fine", tmp_path / "broken"
     fine.mkdir()
     broken.mkdir()
-    page = automc("doctor", saved(config_of(fine, "Plain"), fine))
+    known = (odd_networks.Plain, odd_networks.FactorisedPlain)
+    page = automc("doctor", saved(config_of(fine, "Plain", known), fine))
     assert page.code == 0
     lines = page.out.splitlines()
     assert len(lines) <= 60
     assert max(map(len, lines)) <= 100
-    assert lines[-1].startswith("next: automc search ")
+    assert "\nnext: automc search " in page.out
     assert "verdict: a search can run" in page.out
     answer = automc("doctor", saved(config_of(broken, "Branching", known=(odd_networks.Plain,)), broken), "--json")
     assert answer.code == 2
