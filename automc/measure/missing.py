@@ -155,7 +155,10 @@ def _enlarged(model: onnx.ModelProto, factor: int, inputs: int, settings: Sessio
     try:
         session.run(None, random_inputs(session))
     except (state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented) as error:
-        raise MeasurementError(str(error)) from error
+        raise MeasurementError(
+            str(error),
+            next_step="time the network as it is: automc bench MODEL.onnx",
+        ) from error
     return made
 
 

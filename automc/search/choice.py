@@ -77,11 +77,14 @@ def choose(
 
 
 def _of_two_equals(point: FrontPoint) -> tuple[float, float, str]:
-    """What decides between points alike in what a rule chooses by: the faster, then the smaller, then the id."""
-    latency, size = (point.figures.get(metric) for metric in ("latency_ms", "size_bytes"))
+    """What decides between points alike in what a rule chooses by: size, then predicted latency, then the id.
+
+    No measured time: a resumed run measures again and has to decide alike.
+    """
+    size, latency = (point.figures.get(metric) for metric in ("size_bytes", "predicted_latency_ms"))
     return (
-        math.inf if latency is None else latency.value,
         math.inf if size is None else size.value,
+        math.inf if latency is None else latency.value,
         point.trial.candidate.id,
     )
 

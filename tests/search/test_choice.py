@@ -48,13 +48,14 @@ def test_the_fastest_within_the_drop_is_chosen_by_the_point_estimate() -> None:
     assert choose([ACCURATE, MIDDLE, FAST], "most_accurate", Constraints()) is ACCURATE
 
 
-def test_of_two_alike_in_what_the_rule_chooses_by_the_faster_then_the_smaller_is_taken() -> None:
-    slow = point("a", accuracy=0.9, latency=1.0, drop=0.0)
-    fast = point("b", accuracy=0.9, latency=0.5, drop=0.0)
-    small = point("c", accuracy=0.9, latency=0.5, drop=0.0, size=50.0)
-    assert choose([slow, fast], "most_accurate", Constraints()) is fast
-    assert choose([slow, fast, small], "most_accurate", Constraints()) is small
-    assert choose([slow, fast], "smallest", Constraints()) is fast
+def test_of_two_alike_in_what_the_rule_chooses_by_the_smaller_then_the_one_predicted_faster_is_taken() -> None:
+    large = point("a", accuracy=0.9, latency=0.5, drop=0.0)
+    small = point("b", accuracy=0.9, latency=1.0, drop=0.0, size=50.0)
+    fast = point("c", accuracy=0.9, latency=1.0, drop=0.0, size=50.0)
+    fast.figures["predicted_latency_ms"] = Figure(0.4, 0.3, 0.5, "ms", "predicted")
+    assert choose([large, small], "most_accurate", Constraints()) is small
+    assert choose([large, small, fast], "most_accurate", Constraints()) is fast
+    assert choose([small, fast], "smallest", Constraints()) is fast
 
 
 def test_the_knee_lies_nearest_to_the_best_of_both() -> None:
