@@ -176,8 +176,15 @@ class Run:
         _write_lock(self.folder, self.config, self.lock)
 
     def trials(self) -> list[Trial]:
-        """Every finished trial in the order of completion."""
-        return [Trial.from_json(_mapping(record["trial"])) for record in self.journal.of("trial")]
+        """Every finished trial in the order of completion, without those set aside to be evaluated once more."""
+        found: list[Trial] = []
+        for record in self.journal.events:
+            if record["event"] == "trial":
+                found.append(Trial.from_json(_mapping(record["trial"])))
+            elif record["event"] == "retrying" and isinstance(record["keys"], list):
+                again = record["keys"]
+                found = [item for item in found if [item.candidate.id, item.rung, item.seed] not in again]
+        return found
 
     def latest_trial(self) -> Trial:
         """The trial journalled last, as a resumed run would read it."""

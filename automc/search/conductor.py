@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from automc.errors import RunError
 from automc.evaluate import EvaluatorFactory, Job
 from automc.run import Run
 from automc.search.progress import Tally, Watcher
-from automc.trial import Failure, Trial
+from automc.trial import Trial
 
 if TYPE_CHECKING:
     from automc.executor import Executor
@@ -21,6 +23,7 @@ class Conductor:
     """Knows every trial of the run; journals each completion at once."""
 
     def __init__(self, run: Run, watch: Watcher) -> None:
+        _try_again(run)
         self.run = run
         self.watch = watch
         self.trials = {(trial.candidate.id, trial.rung, trial.seed): trial for trial in run.trials()}
@@ -29,7 +32,7 @@ class Conductor:
             self.tally.add(trial)
         self.after_each: Callable[[], None] = lambda: None
         self._busy: set[tuple[str, int, int]] = set()
-        self._failures: list[Failure] = []
+        self._failures: list[Trial] = []
         self._executor: Executor[Job, Trial] | None = None
 
     @property
@@ -76,11 +79,52 @@ class Conductor:
         if trial.failure is None or trial.failure.kind == "infeasible":
             self._failures.clear()
             return
-        self._failures.append(trial.failure)
+        self._failures.append(trial)
         if len(self._failures) >= FAILURES_IN_A_ROW:
-            first = self._failures[0]
-            raise RunError(
-                f"{self.run.folder}: {len(self._failures)} candidates in a row failed, the first with "
-                f"{first.kind}: {first.reason}",
-                next_step=f"mend the cause, then: automc resume {self.run.folder}",
+            first = self._failures[0].failure
+            assert first is not None
+            raise self.stopped(
+                self._failures,
+                f"{len(self._failures)} candidates in a row failed, the first with {first.kind}: {first.reason}",
+                f"mend the cause, then: automc resume {self.run.folder}",
             )
+
+    def stopped(self, trials: Sequence[Trial], why: str, next_step: str) -> RunError:
+        """Journal that `trials` stopped the run: not they but what they ran on is at fault; what to raise then."""
+        self.run.journal.append("stopped", keys=[[t.candidate.id, t.rung, t.seed] for t in trials], why=why)
+        return RunError(f"{self.run.folder}: {why}", next_step=next_step)
+
+
+def _try_again(run: Run) -> None:
+    """Set aside the failures that stopped the run last, so that they are evaluated once more; never a second time."""
+    stopped = run.journal.last("stopped")
+    if stopped is None:
+        return
+    before = [key for record in run.journal.of("retrying") for key in _listed(record["keys"])]
+    keys = [key for key in _listed(stopped["keys"]) if key not in before]
+    if keys:
+        run.journal.append("retrying", keys=list[JsonValue](keys))
+
+
+def told_before(run: Run) -> dict[int, Trial]:
+    """Number of a tell -> what was told, where that was set aside later: a replay has to tell it again as it was."""
+    tells: dict[JsonValue, list[int]] = {}
+    failed: dict[tuple[JsonValue, ...], Trial] = {}
+    found: dict[int, Trial] = {}
+    for record in run.journal.events:
+        if record["event"] == "told":
+            tells.setdefault(record["id"], []).append(int(str(record["n"])))
+        elif record["event"] == "trial" and isinstance(record["trial"], dict) and record["trial"]["failure"]:
+            trial = Trial.from_json(record["trial"])
+            failed[trial.candidate.id, trial.rung, trial.seed] = trial
+        elif record["event"] == "retrying":
+            for key in _listed(record["keys"]):
+                name, rung, seed = key
+                if rung == 0:
+                    found |= dict.fromkeys(tells.get(name, ()), failed[name, rung, seed])
+    return found
+
+
+def _listed(value: JsonValue) -> list[list[JsonValue]]:
+    """A list of keys ([candidate id, rung, seed]) out of the journal."""
+    return [item for item in value if isinstance(item, list)] if isinstance(value, list) else []

@@ -15,7 +15,7 @@ from automc.errors import DISK_ERRORS, ConfigError, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
 from automc.search.checking import check
-from automc.search.conductor import Conductor
+from automc.search.conductor import Conductor, told_before
 from automc.search.fidelity import best_of_group, objectives_of, promoted
 from automc.search.progress import Watcher, nobody
 from automc.search.setup import Prepared, data_root_of, move_data, prepare
@@ -140,6 +140,7 @@ class Loop:
         self.predicted: dict[str, Costs] = {}
         self._replayed = deque(run.journal.of("asked"))
         self._told = sum(1 for _ in run.journal.of("told"))
+        self._told_before = told_before(run)
 
     def run_rungs(self) -> Ended:
         """Every rung from the first to the last; raises RunError where a replay leads to other decisions."""
@@ -182,7 +183,8 @@ class Loop:
                 return trials
             number, candidate, outcome = waiting.popleft()
             trial = outcome or self._wait((candidate.id, 0, self.settings.seed))
-            strategy.tell(trial, self._objectives(trial), self._violation(trial))
+            told = self._told_before.get(number, trial)
+            strategy.tell(told, self._objectives(told), self._violation(told))
             if number >= self._told:
                 self.run.journal.append("told", durable=False, n=number, id=candidate.id)
             trials.setdefault(candidate.id, trial)
@@ -238,9 +240,11 @@ class Loop:
                     self._submit(self._job(candidate, rung, below, None))
                 return
             if not trial.ok:
-                raise RunError(
-                    f"{self.run.folder}: the reference itself failed: {trial.failure}",
-                    next_step="mend the model, its data or the recipe under `recovery`, then start a new run",
+                raise self.conductor.stopped(
+                    [trial],
+                    f"the reference itself failed: {trial.failure}",
+                    f"mend the cause, then: automc resume {self.run.folder}    (another model, other data or another "
+                    "recipe under `recovery` need a new run)",
                 )
             below = trial
 

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 from noop_runs import config_in, decisions
+from test_law_4_trials import stopping_after
+from whole_runs import save_classes, small_config
 
 from automc.candidate import Candidate, Step
 from automc.config import dump_config
-from automc.errors import InfeasibleCandidate, RunError
+from automc.errors import ExportError, InfeasibleCandidate, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.executor import InlineExecutor
 from automc.run import Run
@@ -66,27 +69,98 @@ def test_a_success_or_an_impossible_candidate_breaks_the_row(conductor: Conducto
         conductor.take(*finished(23, "export"))
 
 
-def test_a_search_in_which_nothing_works_stops_and_evaluates_nothing_twice(
+class Broken:
+    """An evaluation that fails as long as its cause is not mended; remembers whom it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, job: Job) -> Trial:
+        self.asked.append(job.candidate.id)
+        return Trial(job.candidate, job.rung, job.seed, failure=Failure("export", f"failure {len(self.asked)}"))
+
+    def break_with(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Conductor, "_start", lambda conductor: InlineExecutor(lambda: self))
+
+
+def test_a_search_in_which_nothing_works_stops_and_its_failures_are_tried_again_once_the_cause_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, automc
 ) -> None:
-    evaluated: list[str] = []
-
-    def broken(job: Job) -> Trial:
-        evaluated.append(job.candidate.id)
-        return Trial(job.candidate, job.rung, job.seed, failure=Failure("export", f"failure {len(evaluated)}"))
-
+    broken = Broken()
     config = tmp_path / "search.yaml"
     config.write_text(dump_config(config_in(tmp_path)))
     with monkeypatch.context() as patch:
-        patch.setattr(Conductor, "_start", lambda self: InlineExecutor(lambda: broken))
+        broken.break_with(patch)
         answer = automc("search", config, "--run", tmp_path / "run")
     assert answer.code == 4
     assert "12 candidates in a row failed, the first with export: failure 1\n" in answer.err
     assert f"next: mend the cause, then: automc resume {tmp_path / 'run'}" in answer.err
-    assert len(evaluated) == 12
+    assert len(broken.asked) == 12
+    asked = [event["id"] for event in Run.open(tmp_path / "run").journal.of("asked")]
     run = resume(tmp_path / "run")  # the cause is mended
-    assert [trial.candidate.id for trial in run.trials()][:12] == evaluated
-    assert sum(not trial.ok for trial in run.trials()) == 12
+    (retrying,) = run.journal.of("retrying")
+    assert [key[0] for key in retrying["keys"]] == broken.asked
+    assert [event["id"] for event in run.journal.of("asked")][: len(asked)] == asked
+    assert all(trial.ok for trial in run.trials())
+    times = Counter((trial.candidate.id, trial.rung) for trial in run.trials())
+    assert set(times.values()) == {1}
+    assert {name for name, rung in times if rung == 0} >= set(broken.asked)
+    first = [event["trial"]["id"] for event in run.journal.of("trial")][:12]
+    assert first == broken.asked  # the journal keeps what happened
+
+
+def test_failures_that_stopped_a_run_are_tried_again_once_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Broken()
+    broken.break_with(monkeypatch)
+    with pytest.raises(RunError, match="12 candidates in a row"):
+        search(config_in(tmp_path), run_dir=tmp_path / "run")
+    first = list(broken.asked)
+    with pytest.raises(RunError, match="12 candidates in a row"):
+        resume(tmp_path / "run")  # nothing was mended
+    assert broken.asked == first + first
+    with pytest.raises(RunError, match="12 candidates in a row"):
+        resume(tmp_path / "run")
+    assert not set(broken.asked[24:]) & set(first)
+
+
+def test_a_run_that_was_stopped_and_mended_resumes_at_any_later_moment_as_if_it_had_not_been_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strategies learn: what was told of the failures is told again as it was, so that every later ask is the same."""
+    rungs = [{"candidates": 36, "steps": 0}, {"candidates": 6, "steps": 1}]
+    config = config_in(tmp_path, strategy="guided", rungs=rungs)
+    outcomes = []
+    for name, count in (("whole", None), ("cut", 3), ("late", 32)):
+        with monkeypatch.context() as patch:
+            Broken().break_with(patch)
+            with pytest.raises(RunError):
+                search(config, run_dir=tmp_path / name)
+        if count is not None:
+            with pytest.raises(RunInterrupted):
+                resume(tmp_path / name, watch=stopping_after(count))
+        outcomes.append(decisions(resume(tmp_path / name)))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_a_reference_that_failed_stops_the_run_and_is_tried_again_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_classes(tmp_path)
+    config = small_config(tmp_path, "classification")
+
+    def refuse(*_: object) -> Trial:
+        raise ExportError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("automc.evaluate.Evaluator._evaluate", refuse)
+        with pytest.raises(RunError, match=r"the reference itself failed: .*no room") as stopped:
+            search(config, run_dir=tmp_path / "run")
+    assert "automc resume" in str(stopped.value.next_step)
+    run = resume(tmp_path / "run")
+    assert run.finished
+    assert run.finalists()
 
 
 def test_a_workload_that_scores_by_itself_may_call_a_candidate_impossible(
