@@ -63,6 +63,12 @@ class SearchSection(Section):
         (Rung(candidates=24, steps=0), Rung(candidates=8, steps=40), Rung(candidates=4, steps=120)),
         description="fidelities, cheapest first",
     )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="of searching: the rungs are repeated with new candidates while there is time, and cut short where "
+        "there is none; calibrating before and measuring at the end come on top. null: the rungs once",
+    )
     finalists: int = Field(4, ge=1, description="candidates re-measured on the device at the end, besides the anchors")
 
     @model_validator(mode="after")

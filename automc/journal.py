@@ -55,8 +55,11 @@ class Journal:
     def of(self, event: str) -> Iterator[dict[str, JsonValue]]:
         return (record for record in self.events if record["event"] == event)
 
-    def last(self, event: str) -> Mapping[str, JsonValue] | None:
-        return next((record for record in reversed(self.events) if record["event"] == event), None)
+    def last(self, event: str, *, after: str | None = None) -> Mapping[str, JsonValue] | None:
+        """The latest such event, None where there is none. after: none either where an `after` came later still."""
+        wanted = {event, after}
+        found = next((record for record in reversed(self.events) if record["event"] in wanted), None)
+        return found if found is not None and found["event"] == event else None
 
     def close(self) -> None:
         if self._file is not None:

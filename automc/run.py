@@ -195,7 +195,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.journal.last("end") is not None
+        """Whether all was done that the run was given time for."""
+        return self.journal.last("end", after="extended") is not None
 
     @property
     def has_finalists(self) -> bool:
@@ -278,6 +279,18 @@ class Run:
                 f"{self.folder}: another process is running it",
                 next_step="wait for it, or give another folder: --run DIR",
             ) from error
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process, this one or another, is writing the run in `folder`."""
+    try:
+        with (folder / ".lock").open() as held:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _digest_of(path: Path) -> str | None:

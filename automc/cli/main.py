@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automc.cli import bundle, config, doctor, model, profile, runs, search, technique
+from automc.cli import bundle, config, doctor, listing, model, profile, runs, search, technique
 from automc.errors import DISK_ERRORS, AutomcError, RunInterrupted
 
 app = typer.Typer(
@@ -19,10 +19,9 @@ app = typer.Typer(
     "Example: automc demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
-for commands in (search, doctor, runs, bundle, profile, model, technique, config):
+for commands in (search, doctor, listing, runs, bundle, profile, model, technique, config):
     commands.register(app)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automc.cli.output import AsJson
+from automc.cli.completion import run_folders
+from automc.cli.output import AsJson, print_json
 from automc.cli.results import print_run
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
     from automc.config import SearchConfig
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the run.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the run.", autocompletion=run_folders)]
 NewFolder = Annotated[Path | None, typer.Option("--run", help="Folder to write; default runs/ and the config's name.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data; default $AUTOMC_DATA.")]
 Executor = Annotated[str | None, typer.Option(help="inline (this process) or ray (workers).")]
 Workers = Annotated[int | None, typer.Option(help="Ray workers.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
+Minutes = Annotated[
+    float | None, typer.Option(help="Time to search for: rungs are repeated while there is some, cut short where not.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +38,7 @@ def demo(
     executor: Executor = None,
     workers: Workers = None,
     seed: Seed = None,
+    minutes: Minutes = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole line on an embedded default.
@@ -45,7 +50,7 @@ def demo(
     """
     from automc.config import load_config
 
-    config = load_config(None, _overrides(executor, workers, seed))
+    config = load_config(None, _overrides(executor, workers, seed, minutes))
     _search(config, None, _free_folder(config.name) if run is None else run, as_json)
 
 
@@ -56,6 +61,8 @@ def search(
     executor: Executor = None,
     workers: Workers = None,
     seed: Seed = None,
+    minutes: Minutes = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, and end in a verified bundle.
@@ -67,7 +74,17 @@ def search(
     """
     from automc.config import load_config
 
-    _search(load_config(config, _overrides(executor, workers, seed)), data_root, run, as_json)
+    told = load_config(config, _overrides(executor, workers, seed, minutes))
+    if not dry_run:
+        _search(told, data_root, run, as_json)
+        return
+    from automc.cli.plan import plan_of, print_plan
+
+    plan = plan_of(told, data_root, run)
+    if as_json:
+        print_json(plan)
+    else:
+        print_plan(plan, f"{config}" + (f" --data-root {data_root}" if data_root is not None else ""))
 
 
 def resume(
@@ -75,20 +92,24 @@ def resume(
     data_root: Annotated[
         Path | None, typer.Option(help="Where the data have been moved to; default where the run began with them.")
     ] = None,
+    minutes: Annotated[
+        str | None,
+        typer.Option(help="More time, +30 or 30: a finished run too goes on for so long, with new candidates."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with an interrupted run.
+    """Go on with an interrupted run, or with a finished one for some more minutes.
 
     Finished trials are kept and none is evaluated twice. Data in another folder than at the start are taken only where
     their digests are those in the run's lock file.
 
-    Example: automc resume runs/demo
+    Example: automc resume runs/demo --minutes +30    (after automc demo)
     """
     from automc.cli.progress import ProgressDisplay
     from automc.search.loop import resume as resume_run
 
     with ProgressDisplay() as display:
-        run = resume_run(folder, data_root=data_root, watch=display)
+        run = resume_run(folder, data_root=data_root, minutes=_more(minutes), watch=display)
     print_run(run, as_json)
 
 
@@ -101,8 +122,24 @@ def _search(config: SearchConfig, data_root: Path | None, folder: Path | None, a
     print_run(run, as_json)
 
 
-def _overrides(executor: str | None, workers: int | None, seed: int | None) -> dict[str, JsonValue]:
-    given: dict[str, JsonValue] = {"executor.kind": executor, "executor.workers": workers, "search.seed": seed}
+def _more(minutes: str | None) -> float | None:
+    if minutes is None:
+        return None
+    try:
+        return float(minutes)
+    except ValueError:
+        raise typer.BadParameter(f"{minutes!r} is no number of minutes", param_hint="--minutes") from None
+
+
+def _overrides(
+    executor: str | None, workers: int | None, seed: int | None, minutes: float | None
+) -> dict[str, JsonValue]:
+    given: dict[str, JsonValue] = {
+        "executor.kind": executor,
+        "executor.workers": workers,
+        "search.seed": seed,
+        "search.minutes": minutes,
+    }
     return {key: value for key, value in given.items() if value is not None}
 
 

@@ -13,6 +13,7 @@ from automc.constraints import limits_of, unmet
 from automc.errors import MeasurementError, RunError
 from automc.pareto import non_dominated, promote
 from automc.run import FrontPoint, Run
+from automc.search.allowance import EXTENDED
 from automc.search.fidelity import distinct, objectives_of
 from automc.search.progress import Progress, Watcher
 from automc.search.setup import patiently
@@ -72,7 +73,7 @@ def remeasure(
     run: Run, evaluator: Evaluator, finalists: Sequence[Trial], reference: Trial, watch: Watcher
 ) -> dict[str, Mapping[str, float]]:
     """Latency of every finalist, interleaved with the reference on an idle device; journalled once as one event."""
-    known = run.journal.last("measured")
+    known = run.journal.last("measured", after=EXTENDED)
     if known is None:
         from automc.measure.timing import measure_interleaved
 
@@ -121,9 +122,12 @@ def score_test_split(
     run: Run, evaluator: Evaluator, finalists: Sequence[Trial], reference: Trial, watch: Watcher
 ) -> dict[str, dict[str, Figure]]:
     """Accuracy and paired drop of every finalist on the test split, which is read here and nowhere else."""
-    known = run.journal.last("tested")
+    known = run.journal.last("tested", after=EXTENDED)
     if known is None:
         import onnx
+
+        earlier = run.journal.last("tested")  # before the run was extended: what was read then is not read again
+        figures = dict(earlier["figures"]) if earlier is not None and isinstance(earlier["figures"], dict) else {}
 
         watch(Progress("measuring", "scoring the finalists on the test split, once"))
 
@@ -132,8 +136,9 @@ def score_test_split(
             return evaluator.scores(graph, "test")
 
         base, direction = scored(reference), evaluator.workload.task.direction
-        figures = {}
         for trial in finalists:
+            if trial.candidate.id in figures:
+                continue
             scores = base if trial.candidate.id == reference.candidate.id else scored(trial)
             figures[trial.candidate.id] = {
                 "test_accuracy": mean_figure(scores, rung=trial.rung, split="test", direction=direction).to_json(),
@@ -141,7 +146,7 @@ def score_test_split(
                     base, scores, rung=trial.rung, split="test", direction=direction
                 ).to_json(),
             }
-        run.journal.append("tested", figures=figures)  # type: ignore[arg-type]
+        run.journal.append("tested", figures=figures)
         known = run.journal.last("tested")
     if known is None or not isinstance(known["figures"], dict):
         raise RunError(f"{run.folder}: the journal's test figures are damaged", next_step=_RESTORE)

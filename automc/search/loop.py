@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,21 @@ from automc.config import SearchConfig, load_config
 from automc.errors import DISK_ERRORS, ConfigError, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
+from automc.search.allowance import EXTENDED, Allowance, affordable, extend
+from automc.search.asking import Asker, diverged
 from automc.search.checking import check
 from automc.search.conductor import Conductor, told_before
-from automc.search.fidelity import best_of_group, objectives_of, promoted
+from automc.search.fidelity import best_of_group, promoted
 from automc.search.progress import Watcher, nobody
 from automc.search.setup import Prepared, data_root_of, move_data, prepare
 from automc.trial import Failure, Trial
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from automc.cost.predictor import Costs
-    from automc.search.strategies.strategy import Strategy
 
 ASKS_PER_EVALUATION = 30  # a strategy that finds nothing new in so many asks has seen what it can reach
+FIRST_RUNG_SHARE = 1 / 3  # of a round's time, at most: the rungs above it need the rest
+LEAST_OF_A_ROUND = 0.25  # of the time that rounds took so far: with less left, another would train too few
 
 
 def search(
@@ -66,9 +67,16 @@ def _from_anywhere(config: SearchConfig) -> SearchConfig:
     return config.model_copy(update=paths)
 
 
-def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: Watcher = nobody) -> Run:
+def resume(
+    run_dir: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    minutes: float | None = None,
+    watch: Watcher = nobody,
+) -> Run:
     """Go on with an interrupted run: finished trials are replayed from its journal, none is evaluated again.
 
+    minutes: search so much longer, a finished run too: further rounds of its rungs, then the finalists anew.
     data_root: where the data have been moved to since the run began, which the run keeps. Raises ConfigError where
     they are not the same, by the digests of the lock file.
     """
@@ -77,6 +85,8 @@ def resume(run_dir: Path | str, *, data_root: Path | str | None = None, watch: W
             root = data_root_of(Path(data_root))
             assert root is not None
             move_data(run, root)
+        if minutes is not None:
+            extend(run, minutes)
         return run if run.finished else _drive(run, watch)
 
 
@@ -129,77 +139,136 @@ class Ended:
 
 
 class Loop:
-    """Asks, tells and promotes in an order that depends on answers alone, never on who answered first (law 7)."""
+    """Asks, tells and promotes in an order that depends on answers alone, never on who answered first (law 7).
+
+    Where time is limited the rungs are gone through in rounds, until there is none left; the journal keeps how many
+    candidates there was time for.
+    """
 
     def __init__(self, run: Run, prepared: Prepared, conductor: Conductor) -> None:
         self.run, self.prepared, self.conductor = run, prepared, conductor
         self.settings = run.config.search
         self.anchors = prepared.space.anchors
         self.anchor_of = {c.id: anchor.name for anchor in self.anchors for c in anchor.candidates}
-        self.screened: dict[str, tuple[Candidate, Failure]] = {}
-        self.predicted: dict[str, Costs] = {}
-        self._replayed = deque(run.journal.of("asked"))
-        self._told = sum(1 for _ in run.journal.of("told"))
+        self.asker = Asker(run, prepared, frozenset(self.anchor_of), conductor.tally)
+        self.allowance = Allowance(run)
+        if self.allowance.limited:
+            conductor.tally.time_left_s = lambda: self.allowance.left_s
         self._told_before = told_before(run)
+        self._unasked = deque(candidate for anchor in self.anchors for candidate in anchor.candidates)
+        self._asked = 0
+        self._fresh: set[str] = set()
 
     def run_rungs(self) -> Ended:
         """Every rung from the first to the last; raises RunError where a replay leads to other decisions."""
         self.conductor.after_each = self._advance_reference
         self._advance_reference()
-        current = self._first_rung()
-        rungs = [current]
-        for index in range(1, len(self.settings.rungs)):
-            self.conductor.tally.rung = index
-            self._await_reference()
-            current = self._next_rung(index, current)
-            rungs.append(current)
-        top = self._reference_at(len(self.settings.rungs) - 1)
-        return Ended(tuple(rungs), top, self.anchor_of, tuple(self.screened.values()), self.predicted)
+        rungs: list[dict[str, Trial]] = [{} for _ in self.settings.rungs]
+        for number in count():
+            known = len(self._fresh)
+            if number and not self._another(number):
+                break
+            self.conductor.tally.rung = 0
+            for name, trial in self._first_rung(number).items():
+                rungs[0].setdefault(name, trial)
+            for index in range(1, len(rungs)):
+                self.conductor.tally.rung = index
+                self._await_reference()
+                rungs[index] |= self._next_rung(number, index, rungs[index - 1])
+            if len(self._fresh) == known:
+                break  # the strategy finds nothing new
+        top = self._reference_at(len(rungs) - 1)
+        return Ended(tuple(rungs), top, self.anchor_of, tuple(self.asker.screened.values()), self.asker.predicted)
 
-    def _first_rung(self) -> dict[str, Trial]:
+    def _another(self, number: int) -> bool:
+        """Whether there is time for a round `number`; journalled, and not asked of the clock again."""
+        journal = self.run.journal
+        recorded = [record for record in journal.of("round") if record["number"] == number]
+        if any(record["begin"] for record in recorded):
+            return True
+        latest = journal.last("round", after=EXTENDED)
+        if not self.allowance.limited or (latest is not None and latest["number"] == number):
+            return False
+        asked_for = latest is None and journal.last(EXTENDED) is not None  # more time is there to be used
+        least = 0.0 if asked_for else LEAST_OF_A_ROUND * self.allowance.spent_s / number
+        begin = self.allowance.left_s > least
+        journal.append("round", number=number, begin=begin, left_s=self.allowance.left_s)
+        return begin
+
+    def _first_rung(self, number: int) -> dict[str, Trial]:
         """Anchors, then the strategy's candidates: ask n follows tell n - parallel."""
-        strategy = self._strategy()
-        budget = self.settings.rungs[0].candidates
-        anchors = deque(candidate for anchor in self.anchors for candidate in anchor.candidates)
-        self.conductor.tally.rung_total = budget + len(anchors)
+        budget = self.settings.rungs[0].candidates * (number + 1)
+        self.conductor.tally.rung_total = budget + len(self.anchor_of)
         waiting: deque[tuple[int, Candidate, Trial | None]] = deque()
         trials: dict[str, Trial] = {}
-        asked, fresh = 0, set[str]()
+        enough = self._enough(number)
         while True:
             while len(waiting) < self.settings.parallel and (
-                anchors or (len(fresh) < budget and max(asked, len(self.screened)) < ASKS_PER_EVALUATION * budget)
+                self._unasked
+                or (
+                    len(self._fresh) < budget
+                    and max(self._asked, len(self.asker.screened)) < ASKS_PER_EVALUATION * budget
+                    and not enough()
+                )
             ):
-                own = bool(anchors)
-                candidate = anchors.popleft() if own else strategy.ask()
-                self._check_replay(asked, candidate)
-                outcome = self._screen(candidate)
+                own = bool(self._unasked)
+                candidate = self._unasked.popleft() if own else self.asker.ask()
+                self.asker.note(self._asked, candidate)
+                outcome = self.asker.screen(candidate)
                 if outcome is None:
                     self._submit(self._job(candidate, 0, None, None))
                     if not own and candidate.id not in self.anchor_of:
-                        fresh.add(candidate.id)
-                waiting.append((asked, candidate, outcome))
-                asked += 1
+                        self._fresh.add(candidate.id)
+                waiting.append((self._asked, candidate, outcome))
+                self._asked += 1
             if not waiting:
                 return trials
-            number, candidate, outcome = waiting.popleft()
+            asked, candidate, outcome = waiting.popleft()
             trial = outcome or self._wait((candidate.id, 0, self.settings.seed))
-            told = self._told_before.get(number, trial)
-            strategy.tell(told, self._objectives(told), self._violation(told))
-            if number >= self._told:
-                self.run.journal.append("told", durable=False, n=number, id=candidate.id)
+            self.asker.tell(asked, self._told_before.get(asked, trial))
             trials.setdefault(candidate.id, trial)
 
-    def _next_rung(self, index: int, below: dict[str, Trial]) -> dict[str, Trial]:
-        rung = self.settings.rungs[index]
-        chosen = promoted(
-            list(below.values()), rung.candidates, self.run.config.objectives, self._carried(index, below)
-        )
+    def _enough(self, number: int) -> Callable[[], bool]:
+        """Whether round `number` has asked for as many as its time allows; journalled once it has."""
+        journal = self.run.journal
+        began = next((r for r in journal.of("round") if r["number"] == number and r["begin"]), None)
+        whole = self.allowance.whole_s if began is None else float(str(began["left_s"]))
+        least = len(self._fresh) + 1
+
+        def enough() -> bool:
+            known = next((record for record in journal.of("enough") if record["round"] == number), None)
+            if known is None:
+                if self.asker.replaying or not self.allowance.limited or len(self._fresh) < least:
+                    return False
+                if self.allowance.left_s > (1 - FIRST_RUNG_SHARE) * whole:
+                    return False
+                journal.append("enough", round=number, asked=self._asked)
+                return True
+            return self._asked >= int(str(known["asked"]))
+
+        return enough
+
+    def _next_rung(self, number: int, index: int, below: dict[str, Trial]) -> dict[str, Trial]:
+        carried = self._carried(index, below)
+        count = self.settings.rungs[index].candidates * (number + 1)
+        chosen = promoted(list(below.values()), count, self.run.config.objectives, carried)
+        recorded = [
+            record
+            for record in self.run.journal.of("promoted")
+            if record["rung"] == index and record.get("round", 0) == number
+        ]
+        if recorded and recorded[0].get("cut"):
+            ids = recorded[0]["ids"]
+            assert isinstance(ids, list)
+            chosen = [trial for trial in chosen if trial.candidate.id in ids]
+        elif not recorded and self.allowance.limited:
+            chosen = self._within_time(index, chosen, carried)
         ids = [trial.candidate.id for trial in chosen]
-        known = [record for record in self.run.journal.of("promoted") if record["rung"] == index]
-        if not known:
-            self.run.journal.append("promoted", rung=index, ids=list(ids))
-        elif known[0]["ids"] != ids:
-            raise self._diverged(f"rung {index} would promote {ids}, the journal has {known[0]['ids']}")
+        if not recorded:
+            cut = self.allowance.limited
+            self.run.journal.append("promoted", round=number, rung=index, ids=list(ids), cut=cut)
+        elif recorded[0]["ids"] != ids:
+            raise diverged(self.run, f"rung {index} would promote {ids}, the journal has {recorded[0]['ids']}")
         self.conductor.tally.rung_total = len(chosen)
         teacher = self._reference_at(len(self.settings.rungs) - 1)
         keys = []
@@ -209,6 +278,35 @@ class Loop:
             keys.append(job.key)
         trials = {key[0]: self._wait(key) for key in keys}
         return trials
+
+    def _within_time(self, index: int, chosen: Sequence[Trial], carried: frozenset[str]) -> list[Trial]:
+        """Of those to go up, the anchors, the ones trained already, and the first others that there is time for."""
+        new = {
+            t.candidate.id for t in chosen if (t.candidate.id, index, self.settings.seed) not in self.conductor.trials
+        }
+        ahead = range(index, len(self.settings.rungs))
+        executor = self.run.config.executor
+        room = affordable(
+            self.allowance.left_s,
+            each=[self._seconds_at(rung) for rung in ahead],
+            candidates=[self.settings.rungs[rung].candidates for rung in ahead],
+            carried=len(new & carried),
+            workers=executor.workers if executor.kind == "ray" else 1,
+        )
+        kept: list[Trial] = []
+        for trial in chosen:
+            name = trial.candidate.id
+            if name in new and name not in carried:
+                if room <= 0 and kept:
+                    continue
+                room -= 1
+            kept.append(trial)
+        return kept
+
+    def _seconds_at(self, index: int) -> float:
+        """Of one candidate at a rung: the reference's, whose every rung is trained first; 0 where there is none."""
+        reference = self._reference_at(index)
+        return 0.0 if reference is None or reference.provenance is None else reference.provenance.seconds
 
     def _carried(self, index: int, below: dict[str, Trial]) -> frozenset[str]:
         """Anchors that go up whatever their rank: all of a group to the first trained rung, then its best."""
@@ -278,63 +376,4 @@ class Loop:
             trained=rungs[index - 1].steps if parent is not None else 0,
             parent=None if parent is None else dict(parent.artifacts),
             teacher=None if teacher is None else dict(teacher.artifacts),
-        )
-
-    def _screen(self, candidate: Candidate) -> Trial | None:
-        """A failed trial where predicted costs or the network itself rule the candidate out, else None."""
-        if self.prepared.screener is None or candidate.id in self.anchor_of:
-            return None
-        answer = self.prepared.screener([candidate])[0]
-        if answer.costs is not None:
-            self.predicted[candidate.id] = answer.costs
-        if answer.failure is None:
-            return None
-        if candidate.id not in self.screened:
-            self.screened[candidate.id] = (candidate, answer.failure)
-            self.conductor.tally.screened += 1
-        return Trial(candidate, 0, self.settings.seed, failure=answer.failure)
-
-    def _strategy(self) -> Strategy:
-        from automc.search.strategies.registry import create_strategy
-
-        return create_strategy(
-            self.settings.strategy,
-            space=self.prepared.space,
-            objectives=len(self.run.config.objectives),
-            seed=self.settings.seed,
-            screen=lambda candidates: [self._screen(candidate) is None for candidate in candidates],
-            costs=None if self.prepared.costs is None else self._priced,
-        )
-
-    def _priced(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
-        """(n, objectives) predicted before any evaluation, NaN where nothing predicts it: a `CostTeller`."""
-        import numpy as np
-
-        assert self.prepared.costs is not None
-        told = self.prepared.costs.predicted(candidates)
-        names = self.run.config.objectives
-        return np.array([[costs.get(name, np.nan) for name in names] for costs in told]).reshape(-1, len(names))
-
-    def _objectives(self, trial: Trial) -> tuple[float, ...] | None:
-        return objectives_of(trial, self.run.config.objectives) if trial.ok else None
-
-    def _violation(self, trial: Trial) -> float:
-        """Sum of shares by which predicted costs exceed their limits; 0 where all are met."""
-        figures = trial.figures or {}
-        costs = [limit for limit in self.prepared.limits if limit.metric != "drop_points"]
-        return sum(limit.excess(figures[limit.metric]) if limit.metric in figures else 1.0 for limit in costs)
-
-    def _check_replay(self, number: int, candidate: Candidate) -> None:
-        if not self._replayed:
-            self.run.journal.append("asked", durable=False, n=number, id=candidate.id, candidate=candidate.to_json())
-            return
-        record = self._replayed.popleft()
-        if record["n"] != number or record["id"] != candidate.id:
-            raise self._diverged(f"ask {number} would be {candidate.id}, the journal has {record['id']}")
-
-    def _diverged(self, detail: str) -> RunError:
-        return RunError(
-            f"{self.run.folder}: replaying the journal leads to other decisions ({detail}); "
-            "a library or the machine changed since the run began",
-            next_step="resume it in the environment it began in (provenance.json), or start a new run",
         )

@@ -42,13 +42,17 @@ def nobody(progress: Progress) -> None:
 
 @dataclass
 class Tally:
-    """Running counts over finished trials, so that a snapshot costs the same after ten trials and ten thousand."""
+    """Running counts over finished trials, so that a snapshot costs the same after ten trials and ten thousand.
+
+    time_left_s: of a search that ends by the clock.
+    """
 
     rungs: Sequence[Rung]
     workers: int
     rung: int = 0
     rung_total: int = 0
     screened: int = 0
+    time_left_s: Callable[[], float] | None = None
     _done: dict[int, int] = field(default_factory=dict)
     _failed: int = 0
     _best: Trial | None = None
@@ -78,7 +82,7 @@ class Tally:
             screened=self.screened,
             failed=self._failed,
             best=self._best_line(),
-            seconds_left=self._seconds_left(),
+            seconds_left=self.time_left_s() if self.time_left_s is not None else self._seconds_left(),
             trial=trial,
         )
 
