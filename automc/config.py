@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -142,14 +142,19 @@ def load_config(path: Path | str | None = None, overrides: Mapping[str, JsonValu
         raise ConfigError(
             f"{source}: expected keys and values, found {type(raw).__name__}", next_step="automc config init"
         )
-    for dotted, value in (overrides or {}).items():
-        target = raw
+    lay_over(raw, overrides or {})
+    return parse_config(raw, source)
+
+
+def lay_over(raw: dict[str, Any], overrides: Mapping[str, JsonValue]) -> None:
+    """Put dotted `overrides` into `raw`, in place; where `raw` is wrong there, which parsing will say, it stays."""
+    for dotted, value in overrides.items():
+        target: object = raw
         *parents, last = dotted.split(".")
         for parent in parents:
             target = target.setdefault(parent, {}) if isinstance(target, dict) else target
-        if isinstance(target, dict):  # else the file is wrong there, which is said below
+        if isinstance(target, dict):
             target[last] = value
-    return parse_config(raw, source)
 
 
 def _find(file: Path) -> None:

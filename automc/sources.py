@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_TRACED = re.compile(r'File "([^"\n]+)", line (\d+)')
+"""A frame in the text of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,61 @@ def site_of_error(error: BaseException, model: nn.Module) -> Site:
         if module is not None and best.module is None:
             best = Site(module)
     return best
+
+
+def site_in_users(error: BaseException, module_name: str) -> Site:
+    """The innermost line that `error` passed through of the user's code: of the package of `module_name`, wherever that
+    is installed, or of no library at all. Site() where there is none.
+
+    The error that was caused by no other is read first, then what it caused.
+    """
+    package = _package_folder(module_name)
+    for caught in _chain(error):
+        if isinstance(caught, SyntaxError) and caught.filename and not caught.filename.startswith("<"):
+            return _site(None, caught.filename, caught.lineno or 0)
+        found = Site()
+        trace = caught.__traceback__
+        while trace is not None:
+            file = trace.tb_frame.f_code.co_filename
+            if _is_of(file, package):
+                found = _site(None, file, trace.tb_lineno)
+            trace = trace.tb_next
+        for file, line in _TRACED.findall(str(caught)):  # as torch's loaders tell of their worker processes
+            if _is_of(file, package):
+                found = _site(None, file, int(line))
+        if found.file:
+            return found
+    return Site()
+
+
+def defined_at(thing: object) -> Site:
+    """Where a function, a class, a generator or an object's class was written; Site() where it was not in Python."""
+    for part in (thing, getattr(thing, "func", None), type(thing)):
+        part = inspect.unwrap(part) if callable(part) else part
+        code = getattr(part, "__code__", None) or getattr(part, "gi_code", None)
+        if isinstance(code, CodeType):
+            return _site(None, code.co_filename, code.co_firstlineno)
+        if inspect.isclass(part) and part.__module__ != "builtins":
+            try:
+                return _site(None, inspect.getfile(part), inspect.getsourcelines(part)[1])
+            except (OSError, TypeError):
+                return Site()
+    return Site()
+
+
+def method_site(thing: object, method: str, module_name: str) -> Site:
+    """Where the user wrote `method` of `thing`, or of the data set that torch's own wrappers around it hold, or the
+    generator that `thing` is. module_name: of the user's code. Site() where it is a library's.
+    """
+    inner: object | None = thing
+    package = _package_folder(module_name)
+    while inner is not None:
+        for name in (method, "__getitem__", "__iter__"):
+            code = getattr(inner, "gi_code", None) or getattr(getattr(type(inner), name, None), "__code__", None)
+            if isinstance(code, CodeType) and _is_of(code.co_filename, package):
+                return _site(None, code.co_filename, code.co_firstlineno)
+        inner = getattr(inner, "dataset", None)
+    return Site()
 
 
 def call_sites(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, Site]:
@@ -183,6 +242,31 @@ def _folders(kinds: frozenset[type]) -> tuple[str, ...]:
         if file is not None:
             found.add(str(Path(file).resolve().parent) if Path(file).name == "__init__.py" else str(file))
     return tuple(sorted(found))
+
+
+@functools.lru_cache(maxsize=64)
+def _package_folder(module_name: str) -> str:
+    """The folder of the package, or the file of the lone module, that `module_name` is of; "" where it is not found."""
+    from importlib.util import find_spec
+
+    top = module_name.partition(".")[0]
+    try:
+        spec = find_spec(top) if top else None
+    except (ImportError, ValueError):
+        return ""
+    if spec is None:
+        return ""
+    places = list(spec.submodule_search_locations or [])
+    return str(Path(places[0]).resolve()) if places else str(spec.origin or "")
+
+
+def _is_of(file: str, package: str) -> bool:
+    """Whether a source file is the user's: of `package`, or of no library."""
+    if file.startswith("<"):
+        return False
+    if package and _inside(str(Path(file).resolve()), package):
+        return True
+    return not any(_inside(file, folder) for folder in (_torch_folder(), *_library_folders()))
 
 
 def _inside(file: str, folder: str) -> bool:

@@ -11,6 +11,8 @@ import yaml
 from automc.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
+TO_FILL_IN = "<fill in>"
+"""Stands where a template has no value to offer; whoever reads it back refuses it in words."""
 
 
 def read_yaml(path: Path, *, next_step: str) -> object:

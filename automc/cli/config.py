@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.cli.job import Job, config_of, plain_overrides, with_job
 from automc.cli.output import AsJson, print_json
 from automc.cli.schema_words import commented
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from automc.config import SearchConfig
 
 commands = typer.Typer(
     help="The one file a search is told by.\n\nExample: automc config init > search.yaml",
@@ -25,29 +28,53 @@ def register(app: typer.Typer) -> None:
 
 
 @commands.command()
+@with_job
 def init(
+    job: Job,
     workload: Annotated[
         str | None, typer.Option(help="Name of a workload, whose options are printed as well; default digits.")
     ] = None,
 ) -> None:
     """Print a config with every key, its meaning, what is allowed and the default, ready to edit.
 
-    Example: automc config init --workload arrays > search.yaml
+    With the options of `automc search` it prints the config that they stand for.
+
+    Example: automc config init --model mypkg.net:build --data mypkg.data:splits --max-drop 1 > search.yaml
     """
     from automc.config import SearchConfig
     from automc.workloads.registry import options_model
 
-    values = SearchConfig().model_dump(mode="json")
-    lines = commented(SearchConfig, values)
-    if workload is not None:
-        model = options_model(workload)
-        options = [] if model is None else commented(model, _defaults(model), depth=2)
-        lines[lines.index("  name: digits")] = f"  name: {workload}"
+    usual = SearchConfig()
+    chosen = usual if job.empty else _asked(job, workload)
+    name = workload or chosen.workload.name
+    lines = commented(SearchConfig, chosen.model_dump(mode="json"), defaults=usual.model_dump(mode="json"))
+    if workload is not None or chosen is not usual:
+        model = options_model(name)
+        defaults = {} if model is None else _defaults(model)
+        values = {**defaults, **chosen.workload.options}
+        options = [] if model is None else commented(model, values, defaults=defaults, depth=2)
+        lines[lines.index(f"  name: {chosen.workload.name}")] = f"  name: {name}"
         if options:
-            place = lines.index("  options: {}")
+            place = next(number for number, line in enumerate(lines) if line.startswith("  options: "))
             lines[place : place + 1] = ["  options:", *options]
-    typer.echo("# A search by automc. Every key may be left out; what stands here is what it means when it is.")
+    typer.echo("# A search by automc. Every key may be left out; its default is said above it.")
     typer.echo("\n".join(lines))
+
+
+def _asked(job: Job, workload: str | None) -> SearchConfig:
+    """The config the options stand for; those that say nothing of model and data lie over the embedded demo."""
+    from automc.config import lay_over, parse_config
+    from automc.errors import ConfigError
+
+    if job.model is not None or job.data is not None:
+        if workload is not None:
+            raise ConfigError(
+                "--workload, and --model or --data, which say what the workload is", next_step="leave --workload out"
+            )
+        return config_of(job)
+    raw: dict[str, Any] = {}
+    lay_over(raw, {"constraints.max_drop_points": 1.0, **plain_overrides(job)})
+    return parse_config(raw, "the command line")
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, object]:

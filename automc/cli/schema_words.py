@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+from automc.yaml_files import TO_FILL_IN
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -48,11 +50,15 @@ def _bounds(spec: Mapping[str, Any]) -> str:
     return f"up to {end}" if high is not None else end
 
 
-def commented(kind: type[BaseModel], values: Mapping[str, Any], *, depth: int = 0) -> list[str]:
+def commented(
+    kind: type[BaseModel], values: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None, depth: int = 0
+) -> list[str]:
     """YAML lines of `values` (JSON, some keys may be absent), every field of `kind` under its meaning and its default.
 
-    A required field that `values` lacks stands as null and is said to be required.
+    defaults: what holds where a key is left out of the whole file; by default `values`. A required field that `values`
+    lacks is said to be required and stands as TO_FILL_IN, which no check lets pass.
     """
+    usual = values if defaults is None else defaults
     lines: list[str] = []
     pad = "  " * depth
     properties = kind.model_json_schema().get("properties", {})
@@ -61,12 +67,16 @@ def commented(kind: type[BaseModel], values: Mapping[str, Any], *, depth: int = 
         value = values.get(key)
         if inner is not None and isinstance(value, Mapping):
             meaning = field.description or (inner.__doc__ or "").strip().splitlines()[0]
-            lines += ["", *_comment(pad, meaning), f"{pad}{key}:", *commented(inner, value, depth=depth + 1), ""]
+            part = usual.get(key)
+            inside = commented(inner, value, defaults=part if isinstance(part, Mapping) else None, depth=depth + 1)
+            lines += ["", *_comment(pad, meaning), f"{pad}{key}:", *inside, ""]
             continue
         default = "required"
+        if field.is_required() and key not in values:
+            value = TO_FILL_IN
         if not field.is_required():
             own = kind.model_fields[key].get_default(call_default_factory=True)
-            default = _default(_as_json(own), value)
+            default = _default(_as_json(own), usual.get(key))
         about = "" if inner is not None else f"{allowed(properties[key])}; "
         lines += _comment(pad, f"{field.description} ({about}{default})")
         if inner is not None and isinstance(value, list):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automc.cli.completion import run_folders
+from automc.cli.job import Job, config_of, said, with_job
 from automc.cli.output import AsJson, print_json
 from automc.cli.results import print_run
 
@@ -54,37 +55,38 @@ def demo(
     _search(config, None, _free_folder(config.name) if run is None else run, as_json)
 
 
+@with_job
 def search(
-    config: Annotated[Path, typer.Argument(help="YAML file; `automc config init` prints one.")],
+    job: Job,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file, which the options lie over; `automc config init` prints one.")
+    ] = None,
     data_root: DataRoot = None,
     run: NewFolder = None,
     executor: Executor = None,
     workers: Workers = None,
-    seed: Seed = None,
-    minutes: Minutes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, and end in a verified bundle.
 
     Calibrates where needed, searches, re-measures the finalists, chooses by the config's rule, bundles, verifies and
-    reports.
+    reports. Model and data of your own need no config file.
 
-    Example: automc search examples/cifar10_resnet20.yaml --data-root ~/data
+    Example: automc search --model mypkg.net:build --weights w.safetensors --data mypkg.data:splits --max-drop 1
     """
-    from automc.config import load_config
-
-    told = load_config(config, _overrides(executor, workers, seed, minutes))
+    resolved = config_of(job, config, data_root, _overrides(executor, workers))
+    folder = _free_folder(resolved.name) if run is None and config is None else run
     if not dry_run:
-        _search(told, data_root, run, as_json)
+        _search(resolved, data_root, folder, as_json)
         return
     from automc.cli.plan import plan_of, print_plan
 
-    plan = plan_of(told, data_root, run)
+    plan = plan_of(resolved, data_root, folder)
     if as_json:
         print_json(plan)
     else:
-        print_plan(plan, f"{config}" + (f" --data-root {data_root}" if data_root is not None else ""))
+        print_plan(plan, said(job, config) + (f" --data-root {data_root}" if data_root is not None else ""))
 
 
 def resume(
@@ -132,7 +134,7 @@ def _more(minutes: str | None) -> float | None:
 
 
 def _overrides(
-    executor: str | None, workers: int | None, seed: int | None, minutes: float | None
+    executor: str | None, workers: int | None, seed: int | None = None, minutes: float | None = None
 ) -> dict[str, JsonValue]:
     given: dict[str, JsonValue] = {
         "executor.kind": executor,

@@ -13,11 +13,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue, model_validator
-from torch import nn
+from pydantic import Field, JsonValue
 
 from automc.errors import ConfigError
-from automc.workloads.base import BASE_RECIPE, trained_base
+from automc.workloads._network import NetworkOptions, NetworkWorkload, find_file
 from automc.workloads.examples import (
     ArrayExamples,
     Augmentation,
@@ -27,61 +26,30 @@ from automc.workloads.examples import (
     check_samples,
     rows_by_share,
 )
-from automc.workloads.factory import build_network
-from automc.workloads.files import need_file, npz_shape, open_npz
-from automc.workloads.options import Options, parse_options
+from automc.workloads.files import npz_shape, open_npz
+from automc.workloads.options import parse_options
 from automc.workloads.tasks import Classification, Regression
-from automc.workloads.weights import load_weights, read_weights
-from automc.workloads.workload import SplitName, Task, Workload
+from automc.workloads.workload import SplitName, Task
 
 Rows = dict[SplitName, tuple[np.ndarray, np.ndarray]]
 
 
-class ArraysOptions(Options):
+class ArraysOptions(NetworkOptions):
     file: str = Field(description="npz file, absolute or below the data folder")
-    model: str = Field(
-        description="a built-in network (lenet, mlp, resnet20, resnet56), or your package.module:factory"
-    )
-    model_args: dict[str, JsonValue] = Field({}, description="arguments of that network or factory")
-    weights: str | None = Field(None, description="npz, safetensors or state dict; trained on the spot where not given")
-    task: Literal["classification", "regression"] = Field(
-        "classification", description="what accuracy means; a search needs classification"
-    )
-    divide: float = Field(1.0, gt=0, description="samples are divided by it first")
-    mean: tuple[float, ...] = Field((), description="then this is subtracted, per channel")
-    std: tuple[float, ...] = Field((), description="then divided by this, per channel")
+    task: Literal["classification", "regression"] = Field("classification", description="what accuracy means")
     shift_pixels: int = Field(0, ge=0, le=64, description="augmentation: random shifts of pictures by up to so many")
     mirror: bool = Field(False, description="augmentation: mirror half of the pictures")
-    train_steps: int = Field(1500, ge=1, le=1_000_000, description="steps of training where no weights are given")
-    learning_rate: float = Field(0.05, gt=0, description="of that training")
-    seed: int = Field(0, ge=0, description="of that training")
-    calibration_samples: int = Field(512, ge=1, description="first samples of train that calibration reads")
-
-    @model_validator(mode="after")
-    def _normalisation_is_whole(self) -> ArraysOptions:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; give both, one per channel")
-        if any(value <= 0 for value in self.std):
-            raise ValueError("std must be positive")
-        return self
-
-    def check(self) -> None:
-        """The network exists, can be built and is one. Runs the user's Python where `model` names a factory."""
-        build_network(self.model, self.model_args)
 
 
-class Arrays(Workload):
+class Arrays(NetworkWorkload):
     name = "arrays"
     options_model = ArraysOptions
-    seen_by_base = frozenset({"train", "calibration"})
 
     def __init__(self, options: ArraysOptions, data_root: Path | None) -> None:
+        super().__init__(options, data_root)
         self.options = options
         self.task: Task = Classification() if options.task == "classification" else Regression()
-        self._path = _find(data_root, options.file, "option file of workload arrays")
-        self._weights = None
-        if options.weights is not None:
-            self._weights = _find(data_root, options.weights, "option weights of workload arrays")
+        self._path = find_file(data_root, options.file, "option file of workload arrays")
         self._sample_shape, self._dtype = _sample(self._path)
         if options.mean and len(options.mean) != self._sample_shape[0]:
             raise ConfigError(
@@ -96,20 +64,6 @@ class Arrays(Workload):
                 next_step="leave shift_pixels and mirror out, or store pictures channels first",
             )
         self._splits: dict[SplitName, ArrayExamples] = {}
-
-    def model(self) -> nn.Module:
-        options = self.options
-
-        def build() -> nn.Module:
-            return build_network(options.model, options.model_args)
-
-        if self._weights is None:
-            label = f"{options.model} {sorted(options.model_args.items())}"
-            recipe = BASE_RECIPE.model_copy(update={"learning_rate": options.learning_rate})
-            return trained_base(self, build, label, options.train_steps, options.seed, recipe)
-        model = build()
-        load_weights(model, read_weights(self._weights), str(self._weights))
-        return model.float().eval()
 
     def split(self, name: SplitName) -> ArrayExamples:
         if not self._splits:
@@ -167,7 +121,7 @@ class Arrays(Workload):
 
     def _outputs(self) -> int:
         """Values the model gives per sample. Raises ConfigError where it does not take the samples."""
-        model = build_network(self.options.model, self.options.model_args).eval()
+        model = self.options.build()
         with torch.no_grad():
             try:
                 outputs = model(*self.example_inputs())
@@ -208,11 +162,6 @@ class Arrays(Workload):
 def create(options: dict[str, JsonValue], data_root: Path | None) -> Arrays:
     """Opens the npz file for the shape of a sample only; splits and model are read when asked for."""
     return Arrays(parse_options(ArraysOptions, "arrays", options), data_root)
-
-
-def _find(root: Path | None, name: str, what: str) -> Path:
-    path = Path(name)
-    return need_file(path.parent, path.name, what) if path.is_absolute() else need_file(root, name, what)
 
 
 def _sample(path: Path) -> tuple[tuple[int, ...], str]:

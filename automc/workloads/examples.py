@@ -196,9 +196,10 @@ def check_classification(where: str, inputs: np.ndarray, targets: np.ndarray, cl
         )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
-        bad = low if low < 0 else high
+        bad = int(np.flatnonzero((targets < 0) | (targets >= classes))[0])
         raise ConfigError(
-            f"{where}: label {bad} is out of range, the model has {classes} classes (0 to {classes - 1})",
+            f"{where}: label {targets[bad]} of sample {bad} is out of range, the model has {classes} classes "
+            f"(0 to {classes - 1})",
             next_step="correct the labels, or give a model with that many outputs",
         )
     if low == high:
@@ -227,10 +228,15 @@ def check_samples(where: str, inputs: np.ndarray, targets: np.ndarray) -> None:
 
 def check_disjoint(where: str, splits: Mapping[str, np.ndarray]) -> None:
     """Refuse samples shared between splits (bit for bit equal inputs). Raises ConfigError naming both, and how many."""
+    check_apart(where, {name: sample_digests(inputs) for name, inputs in splits.items()})
+
+
+def check_apart(where: str, splits: Mapping[str, Sequence[bytes]]) -> None:
+    """As `check_disjoint`, of the digests of the samples."""
     seen: dict[bytes, tuple[str, int]] = {}
-    for name, inputs in splits.items():
+    for name, digests in splits.items():
         shared = []
-        for position, digest in enumerate(sample_digests(inputs)):
+        for position, digest in enumerate(digests):
             first = seen.setdefault(digest, (name, position))
             if first[0] != name:
                 shared.append((position, first))

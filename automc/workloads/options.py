@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from automc.errors import ConfigError
 from automc.nearest import nearest
+from automc.yaml_files import TO_FILL_IN
 
 
 class Options(BaseModel):
@@ -29,6 +30,13 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 def parse_options(kind: type[OptionsT], workload: str, options: Mapping[str, JsonValue]) -> OptionsT:
     """The options of `workload`. Raises ConfigError: each wrong key with its reason, unknown ones with the nearest."""
+    open_keys = [key for key, value in options.items() if value == TO_FILL_IN and key in kind.model_fields]
+    if open_keys:
+        raise ConfigError(
+            f"workload.options: still to be filled in for workload {workload}: "
+            + "; ".join(f"{key} ({kind.model_fields[key].description})" for key in open_keys),
+            next_step=f"write {'its value' if len(open_keys) == 1 else 'their values'} in the place of {TO_FILL_IN}",
+        )
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from automc.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _AGAIN = "save the weights again: safetensors.torch.save_file(model.state_dict(), FILE)"
@@ -30,13 +31,12 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
                 return {key: stored[key] for key in stored.files}
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError
-            from safetensors.numpy import load_file
+            from safetensors.torch import load_file
 
             try:
-                tensors: dict[str, np.ndarray] = load_file(path)
+                return {key: _array(tensor) for key, tensor in load_file(path).items()}
             except SafetensorError as error:
                 raise ConfigError(f"{path}: damaged safetensors file: {error}", next_step=_AGAIN) from error
-            return tensors
         if path.suffix in {".pt", ".pth", ".th"}:
             return _read_torch(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -62,7 +62,15 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         stored = stored["state_dict"]
     if not isinstance(stored, dict) or not all(isinstance(item, torch.Tensor) for item in stored.values()):
         raise ConfigError(f"{path}: holds {type(stored).__name__}, not a state dict of tensors", next_step=_AGAIN)
-    return {str(key).removeprefix("module."): tensor.numpy() for key, tensor in stored.items()}
+    return {str(key).removeprefix("module."): _array(tensor) for key, tensor in stored.items()}
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """As it is stored; bfloat16, which numpy lacks, as float32."""
+    import torch
+
+    array: np.ndarray = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).detach().numpy()
+    return array
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray], where: str) -> None:

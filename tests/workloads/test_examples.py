@@ -148,8 +148,8 @@ def test_what_cannot_be_trained_on_is_refused_by_name() -> None:
     assert "data.npz, train: the split is empty" in refusal(good[:0], labels[:0])
     assert "all 4 samples have label 2" in refusal(good, np.full(4, 2))
     assert "4 inputs but 3 labels" in refusal(good, labels[:3])
-    assert "label 2 is out of range, the model has 2 classes (0 to 1)" in refusal(good, labels, classes=2)
-    assert "label -1 is out of range" in refusal(good, labels - 1)
+    assert "label 2 of sample 2 is out of range, the model has 2 classes (0 to 1)" in refusal(good, labels, classes=2)
+    assert "label -1 of sample 0 is out of range" in refusal(good, labels - 1)
     assert "whole numbers" in refusal(good, labels.astype(np.float32))
     for value in (np.nan, np.inf, -np.inf):
         broken = good.copy()
