@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automc.cli.job import Job, config_of, said, with_job
 from automc.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
+@with_job
 def doctor(
-    config: Annotated[Path, typer.Argument(help="YAML file; `automc config init` prints one.")],
+    job: Job,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file, which the options lie over; `automc config init` prints one.")
+    ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the data; default $AUTOMC_DATA.")] = None,
     calibrate: Annotated[
         bool,
@@ -38,13 +43,21 @@ def doctor(
     Exit code 0: a search can run. 2: it cannot, or would throw every candidate away; what to mend is named. A limit
     that no candidate looked at meets is a warning, as not all of them were.
 
-    Example: automc doctor search.yaml --data-root ~/data
+    It takes the options of `automc search`: model and data of your own need no config file.
+
+    Example: automc doctor --model mypkg.net:build --data mypkg.data:splits --max-latency-ms 0.3
     """
     from automc.cli.progress import ProgressDisplay
     from automc.doctor.examine import examine
 
     with ProgressDisplay() as display:
-        diagnosis = examine(config, data_root=data_root, calibrate=calibrate, watch=display)
+        diagnosis = examine(
+            config_of(job, config, data_root),
+            data_root=data_root,
+            calibrate=calibrate,
+            watch=display,
+            told=said(job, config),
+        )
     if as_json:
         print_json(diagnosis.to_json())
     else:

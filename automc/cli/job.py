@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -153,6 +154,16 @@ def config_of(
     # a section that is written loses the default of the whole: a limit given here must not lift the one there
     overrides.setdefault("constraints.max_drop_points", before.constraints.max_drop_points)
     return load_config(file, overrides)
+
+
+def said(job: Job, file: Path | None) -> str:
+    """File and options as they would be typed again."""
+    words = [] if file is None else [str(file)]
+    for item in fields(Job):
+        value = getattr(job, item.name)
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            words += [f"--{item.name.replace('_', '-')}", f"{one:g}" if isinstance(one, float) else str(one)]
+    return shlex.join(words)
 
 
 def plain_overrides(job: Job) -> dict[str, JsonValue]:

@@ -49,18 +49,21 @@ def examine(
     calibrate: bool = False,
     budget: Budget | None = None,
     watch: Watcher = nobody,
+    told: str | None = None,
 ) -> Diagnosis:
     """What a search of `config` will meet, found without training a candidate; nothing is changed or left behind.
 
     config: a SearchConfig, a YAML file, or None for the embedded demo. calibrate: measure the kernels that the profile
-    does not know, and add them to it. Raises ConfigError where the config, the model or the workload is wrong so that
+    does not know, and add them to it. told: how the next command is told of the same config; default its file.
+    Raises ConfigError where the config, the model or the workload is wrong so that
     there is nothing to examine.
     """
     with _one_thread():
         resolved = config if isinstance(config, SearchConfig) else load_config(config)
-        told = f" --data-root {data_root}" if data_root is not None else ""
+        root = f" --data-root {data_root}" if data_root is not None else ""
+        named = told or (config if isinstance(config, Path | str) else "CONFIG")
         examination = _Examination(resolved, data_root_of(data_root), calibrate, budget or Budget(), watch)
-        return examination.run(f"{config if isinstance(config, Path | str) else 'CONFIG'}{told}")
+        return examination.run(f"{named}{root}")
 
 
 class _Examination:

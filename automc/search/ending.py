@@ -189,6 +189,7 @@ def write_point(
                 for item in pipeline.resolve(trial.candidate.steps)
             },
             metric=workload.task.metric,
+            class_labels=workload.class_labels,
             notice=workload.licence_notice,
             summary=f"{workload.name} compressed by: {trial.candidate}",
             limits=(*(() if predicted else (UNPREDICTED,)), *notes),

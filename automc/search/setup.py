@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from automc.constraints import Limit, limits_of, needed_of
-from automc.errors import ConfigError, MeasurementError, RunError, StaleCalibrationError
+from automc.errors import (
+    ConfigError,
+    ExportError,
+    MeasurementError,
+    ParityError,
+    RunError,
+    StaleCalibrationError,
+    UnseenOperatorError,
+)
 from automc.evaluate import Evaluator, SelfScored, TellsCosts, evaluator_of
 from automc.run import Run
 from automc.search.progress import Progress, Watcher
 from automc.search.screening import Screener
+from automc.sources import site_of_error
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from automc.config import SearchConfig
     from automc.profiles import HardwareProfile
     from automc.space import SearchSpace
@@ -197,11 +209,19 @@ def _measure_baseline(run: Run, evaluator: Evaluator, watch: Watcher) -> None:
 
     watch(Progress("preparing", "exporting and measuring the base"))
     workload, profile = evaluator.workload, evaluator.profile
-    graph = export_onnx(evaluator.base, workload.example_inputs())
     batch = next(iter(workload.split("calibration").batches(8)))
-    check_parity(evaluator.base, graph, batch.inputs)
+    with _blamed(evaluator.base):
+        graph = export_onnx(evaluator.base, workload.example_inputs())
+        check_parity(evaluator.base, graph, batch.inputs)
     scores = evaluator.scores(graph, "validation")
-    figures = evaluator.figures(graph, scores, 0)
+    try:
+        figures = evaluator.figures(graph, scores, 0)
+    except UnseenOperatorError as error:
+        raise UnseenOperatorError(
+            error.message,
+            next_step="automc doctor with the same config or options and --calibrate, which measures and adds them; "
+            "or leave predicted costs out of objectives and constraints",
+        ) from error
     content = onnx_bytes(graph)
     timing = patiently(lambda: measure_interleaved({"base": content}, profile, runs=profile.protocol.runs))["base"]
     run.journal.append(
@@ -211,6 +231,21 @@ def _measure_baseline(run: Run, evaluator: Evaluator, watch: Watcher) -> None:
         measured_median_ms=timing.median_ms,
         onnx=run.artifacts.put(content),
     )
+
+
+@contextmanager
+def _blamed(base: nn.Module) -> Iterator[None]:
+    """The base's own faults, which no candidate can be better than: the user's to mend, with their line."""
+    try:
+        yield
+    except (ExportError, ParityError) as error:
+        site = site_of_error(error, base)
+        where = f" in {site}" if str(site) else ""
+        code = f"\n    {site.code}" if site.code else ""
+        raise ConfigError(
+            f"workload: the network as given cannot be deployed{where}: {error.message.splitlines()[0]}{code}",
+            next_step=f"{error.next_step or 'mend it'}; automc doctor says what else it will meet",
+        ) from error
 
 
 def patiently(measure: Callable[[], T]) -> T:

@@ -114,6 +114,11 @@ class Workload(ABC):
         """Licence text or notice of the source model, shipped with the bundle."""
         return ""
 
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """What the classes are called, by number; () where they have no names."""
+        return ()
+
     def digests(self) -> dict[str, str]:
         """sha256 of every split and of the base weights (key "base"), for the lock file."""
         found: dict[str, str] = {name: self.split(name).digest for name in SPLITS}

@@ -168,7 +168,7 @@ def test_samples_in_two_splits_are_counted_and_stop_the_search(tmp_path: Path, m
     assert "sample 3 of validation is also sample 10 of train (and 2 more of validation" in stop
     assert stop.startswith("train, calibration, validation, test cannot be read")
     # a workload that does not look itself
-    monkeypatch.setattr("automc.workloads.arrays.check_disjoint", lambda *_: None)
+    monkeypatch.setattr("automc.workloads._stored.check_disjoint", lambda *_: None)
     found = automc.doctor(config_of(tmp_path, "Plain"), budget=SHORT)
     (leak,) = found.data.leaks
     assert (leak.inside, leak.of, leak.samples, leak.first) == ("validation", "train", 3, (3, 10))
