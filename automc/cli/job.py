@@ -27,6 +27,8 @@ PYTHON_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 SHARED = ("model", "model_args", "weights", "task")
 """Options that say which network and task, whatever the data are kept in."""
 
+_EXAMPLES = {"--option": "size=32", "--set": "search.finalists=2"}
+
 DATA_KEYS = {"own": "data", "images": "folder", "table": "file", "arrays": "file"}
 """Workload that reads the user's data -> its option that names them."""
 
@@ -51,6 +53,10 @@ class Job:
     option: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE of the workload, e.g. size=32; may be repeated. `config init` lists them."),
+    ] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of any other key of a config, e.g. search.finalists=2; may be repeated."),
     ] = None
     profile: Annotated[str | None, typer.Option(help="The device: a name of `automc profile list`, or a folder.")] = (
         None
@@ -168,7 +174,10 @@ def said(job: Job, file: Path | None) -> str:
 
 def plain_overrides(job: Job) -> dict[str, JsonValue]:
     """Dotted keys of a config for all that the job says, but for its workload."""
-    return {key: getattr(job, name) for name, key in _KEYS.items() if getattr(job, name) is not None}
+    return {
+        **{key: getattr(job, name) for name, key in _KEYS.items() if getattr(job, name) is not None},
+        **dict(_pair("--set", text) for text in job.set or []),
+    }
 
 
 def _unsaid(job: Job) -> dict[str, JsonValue]:
@@ -205,7 +214,7 @@ def _workload(
     if job.task is not None:
         options["task"] = job.task
     for text in job.option or []:
-        key, given = _option(text)
+        key, given = _pair("--option", text)
         options[key] = given
     if any(_only_below(Path.cwd(), options.get(key)) for key in ("model", "data", "task")):
         options.setdefault("code", str(Path.cwd()))  # a run is resumed, and its workers run, anywhere
@@ -259,7 +268,7 @@ def _environment_root() -> Path | None:
     return Path(named) if named else None
 
 
-def _option(text: str) -> tuple[str, JsonValue]:
+def _pair(option: str, text: str) -> tuple[str, JsonValue]:
     """KEY=VALUE, the value as YAML reads it: 3, true, [0.5, 0.5], {hidden: [64]}, text."""
     import yaml
 
@@ -267,10 +276,16 @@ def _option(text: str) -> tuple[str, JsonValue]:
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--option {text}: is not KEY=VALUE", next_step="for example --option size=32")
+        raise ConfigError(f"{option} {text}: is not KEY=VALUE", next_step=f"for example {option} {_EXAMPLES[option]}")
+    if option == "--set" and key.strip().partition(".")[0] == "workload":
+        inner = key.strip().removeprefix("workload.").removeprefix("options.")
+        raise ConfigError(
+            f"{option} {text}: what the workload is follows from --model and --data",
+            next_step=f"give its options by --option {inner}=...",
+        )
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"--option {text}: the value is not YAML: {error}", next_step="quote it: --option 'key=\"value\"'"
+            f"{option} {text}: the value is not YAML: {error}", next_step=f"quote it: {option} 'key=\"value\"'"
         ) from error

@@ -20,6 +20,8 @@ def test_options_alone_are_a_config_with_the_usual_limit(tmp_path: Path) -> None
     assert config.workload.options == {"model": "mypkg.net:build", "data": "mypkg.data:splits"}
     assert (config.constraints.max_drop_points, config.constraints.max_latency_ms) == (1.0, 0.3)
     assert config.search.seed == 4
+    other = config_of(Job(model="a:b", data="a:c", set=["search.rungs=[{candidates: 2, steps: 0}]", "teacher=base"]))
+    assert (len(other.search.rungs), other.search.rungs[0].candidates, other.teacher) == (1, 2, "base")
     assert config_of(Job(model="a:b", data="a:c", max_drop=0.25)).constraints.max_drop_points == 0.25
 
 
@@ -77,6 +79,11 @@ def test_other_data_than_the_files_keep_the_network_and_drop_the_rest(tmp_path: 
         (Job(model="a:b", data="gone.csv"), "--data gone.csv: there is no such file or folder"),
         (Job(model="a:b", data="a:c", option=["size"]), "--option size: is not KEY=VALUE"),
         (Job(model="a:b", data="a:c", option=["size=[1"]), "the value is not YAML"),
+        (
+            Job(model="a:b", data="a:c", set=["search.finalist=1"]),
+            "search.finalist: unknown key; did you mean finalists",
+        ),
+        (Job(model="a:b", data="a:c", set=["workload.options.size=1"]), "follows from --model and --data"),
         (Job(model="a:b", data="a:c", max_latency_ms=-1.0), "the command line: constraints.max_latency_ms"),
     ],
 )
