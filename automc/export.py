@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -34,6 +34,13 @@ _PASSES = 6
 """BASIC folds in waves (constants, then BatchNorm, then what that freed); networks here settle after two or three."""
 
 
+@runtime_checkable
+class HoldsGraph(Protocol):
+    """A network that came as an ONNX graph, and has it at hand in the form that `export_onnx` gives."""
+
+    def onnx_graph(self) -> onnx.ModelProto: ...
+
+
 def export_onnx(
     model: nn.Module, example_inputs: Sequence[torch.Tensor], *, dynamic_batch: bool = True
 ) -> onnx.ModelProto:
@@ -46,6 +53,8 @@ def export_onnx(
     """
     import torch
 
+    if isinstance(model, HoldsGraph):
+        return model.onnx_graph()
     network = copy.deepcopy(model).eval()
     inputs = tuple(tensor.detach() for tensor in example_inputs)
     shapes = None

@@ -183,11 +183,10 @@ def plain_overrides(job: Job) -> dict[str, JsonValue]:
 def _unsaid(job: Job) -> dict[str, JsonValue]:
     """What holds without a config file where no option says otherwise."""
     model = str(job.model)
-    return {
-        "name": _run_name(model),
-        "space": "graph" if model.endswith(".onnx") else "cnn",
-        "constraints.max_drop_points": 1.0,
-    }
+    usual: dict[str, JsonValue] = {"name": _run_name(model), "space": "cnn", "constraints.max_drop_points": 1.0}
+    if model.lower().endswith(".onnx"):  # nothing in it can be trained: one rung, on the graph alone
+        usual |= {"space": "graph", "search.rungs": [{"candidates": 24, "steps": 0}]}
+    return usual
 
 
 def _run_name(model: str) -> str:

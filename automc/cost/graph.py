@@ -104,19 +104,52 @@ def operators_of(
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """The model in the user's file. Raises ConfigError where there is none, or it cannot be read as one."""
+    """The model in the user's file, with the weights that lie beside it.
+
+    Raises ConfigError where there is none, it cannot be read as one, its weights lie outside its folder, or it is of an
+    operator set that nobody here knows.
+    """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ConfigError(f"{path}: no such file", next_step="give the path of an ONNX model")
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        _refuse_weights_elsewhere(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # the last: of weights beside it
         raise ConfigError(f"{path}: not an ONNX model: {error}", next_step=_EXPORT) from error
     if not model.graph.node:
         raise ConfigError(f"{path}: not an ONNX model: it holds no graph", next_step=_EXPORT)
+    known = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > known:
+            raise ConfigError(
+                f"{path}: is of opset {entry.version}; onnx {onnx.__version__} knows up to {known}",
+                next_step=f"export it with an opset of at most {known}, or install a newer onnx and onnxruntime",
+            )
     return model
+
+
+def _refuse_weights_elsewhere(model: onnx.ModelProto, path: Path) -> None:
+    """Weights kept in files of their own must lie in or below the model's folder, and be there."""
+    folder = path.parent.resolve()
+    for tensor in model.graph.initializer:
+        named = next((entry.value for entry in tensor.external_data if entry.key == "location"), None)
+        if named is None:
+            continue
+        place = (folder / named).resolve()
+        if not place.is_relative_to(folder):
+            raise ConfigError(
+                f"{path}: its weight {tensor.name} is kept in {named}, outside the model's folder",
+                next_step="save the model with its weights inside: onnx.save(onnx.load(FILE), ANOTHER)",
+            )
+        if not place.is_file():
+            raise ConfigError(
+                f"{path}: its weight {tensor.name} is kept in {named}, which is not there",
+                next_step=f"put {named} beside {path.name}, as it was exported",
+            )
 
 
 def with_batch(model: onnx.ModelProto, batch: int | None) -> onnx.ModelProto:

@@ -51,7 +51,7 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     Data order, augmentation and dropout follow from `context.seed` and `context.first_step` alone; the global random
     state is left as it was. Short last batches of a pass are skipped, as BatchNorm has no use for them.
     Raises TrainingDiverged with step and loss on NaN, infinity, or a loss beyond 100 and ten times the first one;
-    CompressionError where distillation has no teacher.
+    CompressionError where distillation has no teacher, or nothing can be trained.
     """
     import torch
     from torch.nn.utils import clip_grad_norm_
@@ -67,6 +67,11 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     _lay_out(result, torch.channels_last)
     result.train()
     parameters = [parameter for parameter in result.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise CompressionError(
+            f"{type(model).__name__} has no weights that could be trained",
+            next_step="search a space without recovery: space: graph",
+        )
     optimiser = torch.optim.SGD(
         _decay_groups(parameters, recipe),
         lr=recipe.learning_rate,

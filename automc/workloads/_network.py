@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, JsonValue, model_validator
 
+from automc.errors import ConfigError
 from automc.workloads.base import BASE_RECIPE, trained_base
 from automc.workloads.factory import build_network
 from automc.workloads.files import need_file
@@ -22,7 +23,7 @@ class NetworkOptions(Options):
     """A subclass declares `train_steps` again where its network cannot come trained."""
 
     model: str = Field(
-        description="your package.module:factory, or a built-in network (lenet, mlp, resnet20, resnet56)"
+        description="your package.module:factory, an ONNX file, or a built-in network (lenet, mlp, resnet20, resnet56)"
     )
     model_args: dict[str, JsonValue] = Field({}, description="arguments of that factory or network")
     weights: str | None = Field(None, description="npz, safetensors or state dict; where not given see train_steps")
@@ -50,11 +51,32 @@ class NetworkOptions(Options):
 
     def check(self) -> None:
         """The network exists, can be built and is one. Runs the user's Python where `model` names a factory."""
-        self.build()
+        if not self.is_onnx:  # a file may lie below a data folder that is not known here
+            self.build(None)
 
-    def build(self) -> nn.Module:
-        """The network as its factory gives it. Raises ConfigError as `build_network` does."""
-        return build_network(self.model, self.model_args, folder=self.code, seed=self.seed)
+    @property
+    def is_onnx(self) -> bool:
+        return self.model.lower().endswith(".onnx")
+
+    @property
+    def comes_trained(self) -> bool:
+        """Whether the base has seen samples before: of those that are not divided, nobody can say which."""
+        return self.is_onnx or self.weights is not None or self.train_steps == 0
+
+    def build(self, data_root: Path | None) -> nn.Module:
+        """The network as its factory gives it, or as the ONNX file holds it. Raises ConfigError as these do."""
+        if not self.is_onnx:
+            return build_network(self.model, self.model_args, folder=self.code, seed=self.seed)
+        given = [key for key in ("model_args", "weights") if getattr(self, key)]
+        if given:
+            raise ConfigError(
+                f"workload.options: {' and '.join(given)} beside the ONNX file {self.model}, which holds all of it",
+                next_step=f"leave {' and '.join(given)} out",
+            )
+        from automc.workloads._onnx_network import read_onnx
+
+        here = Path(self.model).expanduser()
+        return read_onnx(here if here.is_file() else find_file(data_root, self.model, "option model"))
 
 
 class NetworkWorkload(Workload):
@@ -64,20 +86,25 @@ class NetworkWorkload(Workload):
 
     def __init__(self, options: NetworkOptions, data_root: Path | None) -> None:
         self.network_options = options
+        self.data_root = data_root
         self._weights: Path | None = None
         if options.weights is not None:
             self._weights = find_file(data_root, options.weights, f"option weights of workload {self.name}")
 
+    def build(self) -> nn.Module:
+        """The network that the options name, before any weights are read."""
+        return self.network_options.build(self.data_root)
+
     def model(self) -> nn.Module:
         options = self.network_options
-        model = options.build()
+        model = self.build()
         if self._weights is not None:
             load_weights(model, read_weights(self._weights), str(self._weights))
-        elif options.train_steps:
+        elif not options.comes_trained:
             # the digest: a factory of the same name may have been written anew, or draw on a file
             label = f"{options.model} {sorted(options.model_args.items())} {weights_digest(model)}"
             recipe = BASE_RECIPE.model_copy(update={"learning_rate": options.learning_rate})
-            return trained_base(self, options.build, label, options.train_steps, options.seed, recipe)
+            return trained_base(self, self.build, label, options.train_steps, options.seed, recipe)
         return model
 
 

@@ -100,7 +100,7 @@ class Stored(NetworkWorkload):
 
     def _outputs(self) -> int:
         """Values the model gives per sample. Raises ConfigError where it does not take the samples."""
-        model = self.stored_options.build()
+        model = self.build()
         with torch.no_grad():
             try:
                 outputs = model(*self.example_inputs())
@@ -145,9 +145,9 @@ def by_share(x: np.ndarray, y: np.ndarray, *, held: bool) -> Rows:
     return {name: (x[rows], y[rows]) for name, rows in rows_by_share(x, parts).items()}
 
 
-def refuse_undivided(where: Path, weights: Path | None, what: str, next_step: str) -> None:
+def refuse_undivided(where: Path, options: StoredOptions, what: str, next_step: str) -> None:
     """Samples that nobody divided into seen and unseen ones, beside weights that have seen some of them."""
-    if weights is not None:
+    if options.comes_trained:
         raise ConfigError(
             f"{where}: {what}, and weights are given: which samples have these weights seen?", next_step=next_step
         )

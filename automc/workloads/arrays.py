@@ -38,7 +38,7 @@ class Arrays(Stored):
             names = set(stored.files)
         if {"x", "y"} <= names:
             refuse_undivided(
-                self.where, self._weights, "holds x, y",
+                self.where, self.stored_options, "holds x, y",
                 "store train_x, train_y (seen) and held_x, held_y (unseen) instead",
             )  # fmt: skip
             with open_npz(self.where) as stored:

@@ -57,7 +57,7 @@ class Images(Stored):
         read = {part: self._decoded(found) for part, found in self._found.items()}
         if "" in read:
             refuse_undivided(
-                self.where, self._weights, "holds classes and no folders train and held",
+                self.where, self.stored_options, "holds classes and no folders train and held",
                 "move the pictures that these weights have seen to train/CLASS, the others to held/CLASS",
             )  # fmt: skip
             return by_share(*read[""], held=False)

@@ -53,7 +53,7 @@ class OwnOptions(NetworkOptions):
 
     def check(self) -> None:
         """Imports all that is named, makes network and task; data are not read. Raises ConfigError."""
-        self.build()
+        super().check()
         self.named_data()
         self.made_task()
 
@@ -80,7 +80,6 @@ class Own(NetworkWorkload):
         super().__init__(options, data_root)
         self.options = options
         self.task: Task = options.made_task()
-        self._data_root = data_root
         self._data = options.named_data()
         self._sources: dict[str, object] | None = None
         self._read: dict[str, HeldExamples] = {}
@@ -100,7 +99,7 @@ class Own(NetworkWorkload):
     def digests(self) -> dict[str, str]:
         """Raises ConfigError where the user's functions answer otherwise when asked again, as every worker does."""
         found = super().digests()
-        asked_again = Own(self.options, self._data_root)._held("validation")
+        asked_again = Own(self.options, self.data_root)._held("validation")
         if asked_again.digest != self._read["validation"].digest:
             raise ConfigError(
                 f"{DATA}: {self._data.called} gives other samples each time it is called (validation differs)",
@@ -197,7 +196,7 @@ class Own(NetworkWorkload):
     def _fit(self, examples: Examples) -> int:
         """Values the network gives per sample. Raises ConfigError, with its line, where it does not take the samples,
         or what it gives is not what the task takes."""
-        network = self.options.build()
+        network = self.build()
         batch = next(iter(examples.batches(2)))
         shapes = " and ".join(
             f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}" for tensor in batch.inputs

@@ -72,7 +72,10 @@ class Table(Stored):
         if self._held is not None:
             return {"train": (x, y), **by_share(*self._read(self._held), held=True)}
         refuse_undivided(
-            self.where, self._weights, "holds all rows there are", "give the unseen rows in another file: option held"
+            self.where,
+            self.stored_options,
+            "holds all rows there are",
+            "give the unseen rows in a file of their own: held",
         )
         return by_share(x, y, held=False)
 
