@@ -134,7 +134,7 @@ def call_named(named: Named, arguments: Mapping[str, Any], arguments_key: str, s
     except TypeError as error:
         raise ConfigError(
             f"{named.key}: {arguments_key} do not fit {named.called}: {error}",
-            next_step=f"give {arguments_key} what it takes, {inspect.signature(named.thing)}, or defaults to it",
+            next_step=f"give {arguments_key} what it takes: {inspect.signature(named.thing)}",
         ) from error
     except ValueError:  # written in C: it has no signature
         pass

@@ -10,6 +10,8 @@ import yaml
 from automc.cli.job import Job, config_of
 from automc.config import SearchConfig, load_config
 from automc.errors import ConfigError
+from automc.workloads import workload_names
+from automc.yaml_files import TO_FILL_IN
 
 
 def test_options_alone_are_a_config_with_the_usual_limit(tmp_path: Path) -> None:
@@ -126,3 +128,27 @@ def test_the_help_of_a_search_says_what_every_option_means(automc) -> None:
     out = " ".join(automc("search", "--help").out.split())
     for name in ("--model", "--weights", "--data", "--task", "--max-drop", "--max-latency-ms", "--seed"):
         assert f"{name} <" in out
+
+
+FILLED = {
+    "model": "mlp",
+    "model_args": {"inputs": 3, "hidden": [4], "outputs": 2},
+    "file": "a.npz",
+    "folder": "photos",
+    "data": "json:loads",
+}
+
+
+@pytest.mark.parametrize("workload", workload_names())
+def test_what_init_prints_for_a_workload_checks_once_filled_in(automc, tmp_path: Path, workload: str) -> None:
+    """And says key by key what has to be filled in; whatever has a default stays as it is printed."""
+    file = tmp_path / "search.yaml"
+    raw = yaml.safe_load(automc("config", "init", "--workload", workload).out)
+    options = raw["workload"]["options"]
+    for key, value in options.items():
+        if value == TO_FILL_IN or key == "model_args":
+            options[key] = FILLED[key]
+    file.write_text(yaml.safe_dump(raw))
+    answer = automc("config", "check", file)
+    assert answer.code == 0, answer.err
+    assert None not in [options[key] for key in FILLED if key in options]
