@@ -26,7 +26,11 @@ class Section(BaseModel):
 class WorkloadSection(Section):
     """Which model and data."""
 
-    name: str = Field("digits", description="digits, mnist, cifar10, arrays (your own), or one that is installed")
+    name: str = Field(
+        "digits",
+        description="digits, mnist, cifar10; with data of your own: own (Python), arrays (npz), images (folders), "
+        "table (CSV); or one that is installed",
+    )
     options: dict[str, JsonValue] = Field(
         {}, description="the workload's own; `automc config init --workload NAME` prints them"
     )

@@ -55,6 +55,8 @@ def commented(
 ) -> list[str]:
     """YAML lines of `values` (JSON, some keys may be absent), every field of `kind` under its meaning and its default.
 
+    Required fields stand first.
+
     defaults: what holds where a key is left out of the whole file; by default `values`. A required field that `values`
     lacks is said to be required and stands as TO_FILL_IN, which no check lets pass.
     """
@@ -62,7 +64,7 @@ def commented(
     lines: list[str] = []
     pad = "  " * depth
     properties = kind.model_json_schema().get("properties", {})
-    for key, field in kind.model_fields.items():
+    for key, field in sorted(kind.model_fields.items(), key=lambda item: not item[1].is_required()):
         inner = _model_of(field.annotation)
         value = values.get(key)
         if inner is not None and isinstance(value, Mapping):

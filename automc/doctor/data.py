@@ -23,6 +23,8 @@ _COMPARED: tuple[SplitName, ...] = ("validation", "test", "train")
 of train."""
 
 _BATCH = 250
+REPEATED_SHARE = 0.01
+"""Of a held-out split that may come more than once without a word."""
 
 
 @runtime_checkable
@@ -54,13 +56,14 @@ def findings_of(
         Split(name, len(splits[name]) if name in splits else 0, _classes(targets.get(name)), problems.get(name, ""))
         for name in SPLITS
     )
-    compared = sum(len(found) for found in digests.values())
+    compared = sum(len(part) for found in targets.values() for part in found)
     every = sum(len(splits[name]) for name in _COMPARED if name in splits)
     accuracy: dict[str, Figure] = {}
     seconds = 0.0
     if exported is not None and {"train", "validation"} <= splits.keys():
         accuracy, seconds = _accuracies(workload, splits, exported, threads, budget)
-    return DataFindings(described, _leaks(digests), compared, every, accuracy, _notes(described, accuracy)), seconds
+    notes = (*_repeats(digests, targets), *_notes(described, accuracy))
+    return DataFindings(described, _leaks(digests), compared, every, accuracy, notes), seconds
 
 
 def _read(
@@ -104,6 +107,20 @@ def _leaks(digests: Mapping[SplitName, Mapping[bytes, int]]) -> tuple[Leak, ...]
         if shared:
             found.append(Leak(inside, of, len(shared), min(shared)))
     return tuple(found)
+
+
+def _repeats(
+    digests: Mapping[SplitName, Mapping[bytes, int]], targets: Mapping[SplitName, list[np.ndarray]]
+) -> Iterator[str]:
+    """Held-out samples that come more than once: what is said of so many samples rests on fewer."""
+    for name in ("validation", "test"):
+        found = digests.get(name, {})
+        seen = sum(len(part) for part in targets.get(name, []))
+        if len(found) < (1 - REPEATED_SHARE) * seen:
+            yield (
+                f"{name} repeats itself: {seen} samples looked at, {len(found)} of them different, so its intervals "
+                "are narrower than they should be"
+            )
 
 
 def _classes(targets: list[np.ndarray] | None) -> dict[int, int] | None:

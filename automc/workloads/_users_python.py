@@ -97,7 +97,7 @@ def import_named(key: str, name: str, folder: str | None = None) -> Named:
     """
     module_name, _, attribute = name.partition(":")
     if folder is not None and folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # not first: a file of theirs must not hide a library
         importlib.invalidate_caches()
     with guarded(key, name, module_name):
         try:

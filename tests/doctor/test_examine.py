@@ -175,6 +175,17 @@ def test_samples_in_two_splits_are_counted_and_stop_the_search(tmp_path: Path, m
     assert not found.searchable
 
 
+def test_a_held_out_split_that_repeats_itself_is_a_warning(tmp_path: Path) -> None:
+    once = pictures(40, 1)
+    save_data(tmp_path, validation_x=np.concatenate([once[:20], once[:20]]))
+    found = automc.doctor(config_of(tmp_path, "Plain"), budget=SHORT)
+    assert [note for note in texts(found, "warn") if "repeats itself" in note] == [
+        "validation repeats itself: 40 samples looked at, 20 of them different, so its intervals are narrower than "
+        "they should be"
+    ]
+    assert found.searchable
+
+
 def test_missing_classes_and_a_base_that_knows_its_validation_are_warnings(tmp_path: Path) -> None:
     held = labels(40)
     held[held == 3] = 0
