@@ -113,12 +113,6 @@ NETWORKS = {
         "in the network itself ({place}): AttributeError: 'Odd' object has no attribute 'nothing'",
         "return self.nothing(x)",
     ),
-    "gives a tuple": (
-        "class Odd(Net):\n    def forward(self, x):  # now\n        return super().forward(x), x\n\n\n"
-        "def build():\n    return Odd()\n",
-        "(forward: {place}) must give one tensor of floats, but gives tuple",
-        "def forward(self, x):  # now",
-    ),
     "gives class numbers": (
         "class Odd(Net):\n    def forward(self, x):  # now\n        return super().forward(x).argmax(1)\n\n\n"
         "def build():\n    return Odd()\n",
