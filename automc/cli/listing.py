@@ -82,7 +82,8 @@ def _described(folder: Path) -> dict[str, JsonValue]:
 
 def _unfinished(run: Run) -> str:
     """What a run without an end is: its finalists were measured, and none could be chosen, or it was cut off."""
-    return "nothing meets its limits" if run.has_finalists else "interrupted"
+    chosen_once = run.journal.last("end") is not None  # then it was given more time, and cut off in it
+    return "nothing meets its limits" if run.has_finalists and not chosen_once else "interrupted"
 
 
 def _figures(point: FrontPoint) -> dict[str, JsonValue]:

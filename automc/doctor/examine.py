@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +28,7 @@ from automc.errors import ConfigError, StaleCalibrationError, TrainingDiverged
 from automc.evaluate import Evaluator, SelfScored
 from automc.search.progress import Progress, Watcher, nobody
 from automc.search.setup import data_root_of
+from automc.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +57,7 @@ def examine(
     Raises ConfigError where the config, the model or the workload is wrong so that
     there is nothing to examine.
     """
-    with _one_thread():
+    with one_thread():
         resolved = config if isinstance(config, SearchConfig) else load_config(config)
         root = f" --data-root {data_root}" if data_root is not None else ""
         named = told or (config if isinstance(config, Path | str) else "CONFIG")
@@ -319,16 +318,3 @@ def _samples(workload: Workload) -> tuple[torch.Tensor, ...] | None:
         return next(iter(workload.split("calibration").batches(PARITY_SAMPLES))).inputs
     except ConfigError:
         return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As on workers: what is timed here is what a worker takes."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -34,15 +34,16 @@ def spent_s(trials: Iterable[Trial]) -> float:
     return total
 
 
-def extend(run: Run, minutes: float) -> None:
-    """Give the run `minutes` more than it was allowed or, where it had no limit, than it has spent.
-
-    Raises ConfigError where minutes is not a positive number.
-    """
+def check_minutes(minutes: float, run: Run) -> None:
+    """Raises ConfigError where `minutes` is not a positive number."""
     if not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(
             f"minutes: {minutes:g} is no time to go on for", next_step=f"automc resume {run.folder} --minutes +30"
         )
+
+
+def extend(run: Run, minutes: float) -> None:
+    """Give the run `minutes` more than it was allowed or, where it had no limit, than it has spent."""
     spent = spent_s(run.trials())
     until = max(spent, until_s(run) or spent) + 60 * minutes
     run.journal.append(EXTENDED, minutes=minutes, until_s=until)

@@ -15,7 +15,7 @@ from automc.config import SearchConfig, load_config
 from automc.errors import DISK_ERRORS, ConfigError, RunError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
-from automc.search.allowance import EXTENDED, Allowance, affordable, extend
+from automc.search.allowance import EXTENDED, Allowance, affordable, check_minutes, extend
 from automc.search.asking import Asker, diverged
 from automc.search.checking import check
 from automc.search.conductor import Conductor, told_before
@@ -86,8 +86,8 @@ def resume(
             assert root is not None
             move_data(run, root)
         if minutes is not None:
-            extend(run, minutes)
-        return run if run.finished else _drive(run, watch)
+            check_minutes(minutes, run)
+        return run if run.finished and minutes is None else _drive(run, watch, minutes)
 
 
 @contextmanager
@@ -104,12 +104,14 @@ def _room_for(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _drive(run: Run, watch: Watcher) -> Run:
+def _drive(run: Run, watch: Watcher, more_minutes: float | None = None) -> Run:
     from automc.search.ending import finish
 
     conductor = None
     try:
         prepared = prepare(run, watch)
+        if more_minutes is not None:  # not before it is known that the run can go on
+            extend(run, more_minutes)
         conductor = Conductor(run, watch)
         ended = Loop(run, prepared, conductor).run_rungs()
         conductor.close()

@@ -11,6 +11,7 @@ from automc.candidate import Candidate, Step
 from automc.constraints import PREDICTED, Limit
 from automc.errors import CompressionError, ExportError, InfeasibleCandidate, UnseenOperatorError
 from automc.techniques.technique import Phase
+from automc.threads import one_thread
 from automc.trial import Failure, Metric
 
 if TYPE_CHECKING:
@@ -48,14 +49,8 @@ class Screener:
         self._answers: dict[str, Screened] = {}
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
-        import torch
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as on workers: evidence gathered here must be to the bit what a worker would gather
-        try:
+        with one_thread():  # as on workers: evidence gathered here must be to the bit what a worker would gather
             return [self._screen(candidate) for candidate in candidates]
-        finally:
-            torch.set_num_threads(threads)
 
     def _screen(self, candidate: Candidate) -> Screened:
         if candidate.id not in self._answers:

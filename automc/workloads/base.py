@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from automc.candidate import digest
 from automc.profiles import cache_folder
 from automc.recovery.recipe import Recipe
+from automc.threads import one_thread
 from automc.workloads.files import replacing
 from automc.workloads.weights import load_weights, read_weights
 
@@ -54,7 +55,8 @@ def trained_base(
         load_weights(model, read_weights(path), str(path))
         return model.eval()
     log.info("training the base of %s for %d steps", workload.name, steps)
-    model = train(model, RecoveryContext(workload, recipe, seed), steps)
+    with one_thread():  # another number of threads would make other weights
+        model = train(model, RecoveryContext(workload, recipe, seed), steps)
     try:
         with replacing(path) as part:
             save_file(model.state_dict(), part)

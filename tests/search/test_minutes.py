@@ -128,6 +128,18 @@ def test_a_run_whose_time_is_up_ends_with_what_it_has_until_it_is_given_more(tmp
     assert spent_s(run.trials()) > spent + 200
 
 
+def test_a_run_that_cannot_go_on_is_not_given_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search(ten_minutes(tmp_path, None), run_dir=tmp_path / "run")
+
+    def refuse(run: Run, watch: object) -> None:
+        raise ConfigError("other data", next_step="restore them")
+
+    monkeypatch.setattr("automc.search.loop.prepare", refuse)
+    with pytest.raises(ConfigError, match="other data"):
+        resume(tmp_path / "run", minutes=5)
+    assert Run.open(tmp_path / "run").finished
+
+
 @pytest.mark.parametrize("minutes", [0, -3, float("nan"), float("inf")])
 def test_no_time_to_go_on_for_is_refused(tmp_path: Path, minutes: float) -> None:
     run = search(ten_minutes(tmp_path, 1), run_dir=tmp_path / "run")

@@ -88,6 +88,32 @@ def test_a_base_is_trained_once_and_kept(make: Make, automc_home: Path, monkeypa
     assert list((automc_home / "bases").glob("*.safetensors")) == kept
 
 
+def test_a_base_is_trained_to_the_same_weights_on_any_number_of_threads(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is resumed where there is another cache, or none: its base must be the one it began with."""
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        seen: list[int] = []
+        monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / f"home{threads}"))
+        torch.set_num_threads(threads)
+        workload = make(held(), learning_rate=0.1, train_steps=30)
+        forward = type(workload.task).forward
+
+        def watched(self: object, *given: object, seen: list[int] = seen, forward: Any = forward) -> object:
+            seen.append(torch.get_num_threads())
+            return forward(self, *given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(workload.task), "forward", watched)
+            found.append(weights_digest(workload.model()))
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
 def test_given_weights_are_used(make: Make, tmp_path: Path) -> None:
     model = build_network("mlp", {"inputs": 4, "hidden": [8], "outputs": 3})
     torch.save(model.state_dict(), tmp_path / "w.pt")
