@@ -81,7 +81,8 @@ class NetworkOptions(Options):
         from automc.workloads._onnx_network import read_onnx
 
         here = Path(self.model).expanduser()
-        return read_onnx(here if here.is_file() else find_file(data_root, self.model, "option model"))
+        below = data_root is not None and not here.is_absolute() and not here.is_file()
+        return read_onnx(find_file(data_root, self.model, "option model") if below else here)
 
 
 class NetworkWorkload(Workload):

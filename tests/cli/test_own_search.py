@@ -118,6 +118,33 @@ def test_what_user_code_prints_leaves_the_json_whole(search: Call, package: Pack
     assert "noise" in answer.err
 
 
+def test_a_file_that_is_no_model_is_refused_before_anything_began(
+    search: Call,
+    package: Packages,  # noqa: F811
+    automc: Call,
+    tmp_path: Path,
+) -> None:
+    made = package()
+    network = torch.nn.Linear(5, 3)
+    content = export_onnx(network, (torch.zeros(1, 5),)).SerializeToString()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
+    answer = search(made, "--model", "cut.onnx")  # the last one counts
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{tmp_path / 'cut.onnx'}: not an ONNX model" in answer.err
+    answer = search(made, "--model", "gone.onnx")
+    assert (answer.code, "gone.onnx: no such file" in answer.err) == (2, True)
+    assert not Path("runs/mine").exists()
+    (tmp_path / "whole.onnx").write_bytes(content)
+    options = ["--model", "whole.onnx", "--data", f"{made.name}.data:splits", "--profile", str(tmp_path / "device")]
+    fine = automc("doctor", *options, "--set", "objectives=[accuracy, size_bytes]")
+    assert fine.code == 0, fine.out
+    assert "a search can run" in fine.out
+    trained = automc("doctor", *options, "--space", "cnn", "--set", "search.rungs=[{candidates: 1, steps: 0},"
+                     "{candidates: 1, steps: 2}]")  # fmt: skip
+    assert trained.code == 2
+    assert "has no weights that could be trained" in " ".join(trained.out.split())
+
+
 def test_doctor_names_the_same_lines_from_the_same_options(automc: Call, package: Packages) -> None:  # noqa: F811
     made = package(BRANCH)
     options = ["--model", f"{made.name}.net:build", "--data", f"{made.name}.data:splits", "--max-latency-ms", "0.5"]
