@@ -139,6 +139,8 @@ def test_a_file_that_is_no_model_is_refused_before_anything_began(
     fine = automc("doctor", *options, "--set", "objectives=[accuracy, size_bytes]")
     assert fine.code == 0, fine.out
     assert "a search can run" in fine.out
+    assert "operators, on shapes alone" in " ".join(fine.out.split())
+    assert "_onnx_network.py" not in fine.out  # it is no line of the user's
     trained = automc("doctor", *options, "--space", "cnn", "--set", "search.rungs=[{candidates: 1, steps: 0},"
                      "{candidates: 1, steps: 2}]")  # fmt: skip
     assert trained.code == 2

@@ -256,6 +256,11 @@ def test_the_users_own_model_object_is_never_changed(package: Packages, tmp_path
     [
         ("net = net.half()", "is in torch.float16: it is converted to float32"),
         ("net = net.double()", "is in torch.float64: it is converted to float32"),
+        pytest.param(
+            "net = net.cuda()",
+            "is on cuda:0: it is copied to the CPU",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+        ),
         ("net = net.train()", ""),
         ("net = net.requires_grad_(False)", ""),
         ("net = torch.nn.DataParallel(net)", ""),
