@@ -167,10 +167,13 @@ def call_sites(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, 
 
 
 def forward_site(name: str, module: nn.Module) -> Site:
-    """Where the class of `module` defines its forward, if that is not torch's own; else the module alone."""
+    """Where the class of `module` defines its forward, if that is not torch's or ours; else the module alone."""
     code = getattr(type(module).forward, "__code__", None)
     if not isinstance(code, CodeType) or _inside(code.co_filename, _torch_folder()):
         return Site(name)
+    ours = Path(__file__).resolve().parent
+    if _inside(code.co_filename, str(ours)) and code.co_filename != str(ours / "workloads" / "networks.py"):
+        return Site(name)  # a stand-in for a network, such as for an ONNX file
     return _site(name, code.co_filename, code.co_firstlineno)
 
 

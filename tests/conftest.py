@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from users_package import package  # noqa: F401 - a fixture for all
 
 DATA = os.environ.get("AUTOMC_DATA")
 CI = os.environ.get("CI", "").lower() in {"1", "true"}

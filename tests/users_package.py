@@ -6,12 +6,12 @@ import itertools
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from automc.errors import ConfigError
-from automc.workloads import create_workload
-from automc.workloads.own import Own
+if TYPE_CHECKING:
+    from automc.workloads.own import Own
 
 _numbers = itertools.count()
 
@@ -72,6 +72,9 @@ class Package:
         return f"{self.name}/{module}.py:{number}"
 
     def workload(self, **options: object) -> Own:
+        from automc.workloads import create_workload
+        from automc.workloads.own import Own
+
         given = {"model": f"{self.name}.net:build", "data": f"{self.name}.data:splits", **options}
         made = create_workload("own", given, None)  # type: ignore[arg-type]
         assert isinstance(made, Own)
@@ -79,6 +82,8 @@ class Package:
 
     def refusal(self, **options: object) -> str:
         """What is said of the package once model and all splits are asked for."""
+        from automc.errors import ConfigError
+
         with pytest.raises(ConfigError) as caught:
             self.workload(**options).digests()
         return str(caught.value)

@@ -69,8 +69,12 @@ def operators_from_trace(
 ) -> onnx.ModelProto:
     """The op-level graph that `graph_from_trace` lowers: shapes, types and operators as exported, values made up."""
     from automc.cost.trace import as_exported, traced
+    from automc.export import HoldsGraph
 
-    graph = traced(model, example_inputs, batch=batch)
+    if isinstance(model, HoldsGraph):
+        graph = with_batch(model.onnx_graph(), batch)
+    else:
+        graph = traced(model, example_inputs, batch=batch)
     if precision == "int8":
         from automc.cost.quantised import quantised
 

@@ -24,7 +24,7 @@ from automc.doctor.diagnosis import (
 from automc.doctor.effort import effort_of, step_seconds
 from automc.doctor.reachable import layers_of, macs_by_layer, techniques_on
 from automc.doctor.stages import Forms, forms_of
-from automc.errors import ConfigError, StaleCalibrationError, TrainingDiverged
+from automc.errors import CompressionError, ConfigError, StaleCalibrationError, TrainingDiverged
 from automc.evaluate import Evaluator, SelfScored
 from automc.search.progress import Progress, Watcher, nobody
 from automc.search.setup import data_root_of
@@ -226,10 +226,15 @@ class _Examination:
         if not forms.ok("parity") or not scoring_s:
             return None
         self._tell("timing a training step")
+        step_s = 0.0
         try:
-            step_s = step_seconds(model, workload, self.config, self.budget.clock)
+            if any(rung.steps for rung in self.config.search.rungs):
+                step_s = step_seconds(model, workload, self.config, self.budget.clock)
         except TrainingDiverged as error:
             self._add("warn", f"training the base diverges within three steps: {error.message}")
+            return None
+        except CompressionError as error:
+            self._add("stop", f"the base cannot be trained: {error.message} ({error.next_step})")
             return None
         plan_s = outlook.seconds / outlook.looked_at if outlook is not None and outlook.looked_at else 0.0
         return effort_of(

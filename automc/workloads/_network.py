@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,14 @@ class NetworkOptions(Options):
         """Whether the base has seen samples before: of those that are not divided, nobody can say which."""
         return self.is_onnx or self.weights is not None or self.train_steps == 0
 
-    def build(self, data_root: Path | None) -> nn.Module:
-        """The network as its factory gives it, or as the ONNX file holds it. Raises ConfigError as these do."""
+    def build(self, data_root: Path | None, known: Mapping[str, JsonValue] | None = None) -> nn.Module:
+        """The network as its factory gives it, or as the ONNX file holds it. Raises ConfigError as these do.
+
+        known: arguments of built-in networks that follow from the data, for those that `model_args` leaves out.
+        """
         if not self.is_onnx:
-            return build_network(self.model, self.model_args, folder=self.code, seed=self.seed)
+            arguments = {**(known or {}), **self.model_args}
+            return build_network(self.model, arguments, folder=self.code, seed=self.seed)
         given = [key for key in ("model_args", "weights") if getattr(self, key)]
         if given:
             raise ConfigError(
@@ -76,7 +81,8 @@ class NetworkOptions(Options):
         from automc.workloads._onnx_network import read_onnx
 
         here = Path(self.model).expanduser()
-        return read_onnx(here if here.is_file() else find_file(data_root, self.model, "option model"))
+        below = data_root is not None and not here.is_absolute() and not here.is_file()
+        return read_onnx(find_file(data_root, self.model, "option model") if below else here)
 
 
 class NetworkWorkload(Workload):

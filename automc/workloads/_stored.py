@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, JsonValue
+from torch import nn
 
 from automc.errors import ConfigError
 from automc.workloads._network import NetworkOptions, NetworkWorkload
@@ -22,6 +25,7 @@ from automc.workloads.examples import (
     check_samples,
     rows_by_share,
 )
+from automc.workloads.factory import unsaid_arguments
 from automc.workloads.tasks import Classification, Regression
 from automc.workloads.workload import SplitName, Task
 
@@ -33,6 +37,11 @@ class StoredOptions(NetworkOptions):
     task: Literal["classification", "regression"] = Field("classification", description="what accuracy means")
     shift_pixels: int = Field(0, ge=0, le=64, description="augmentation: random shifts of pictures by up to so many")
     mirror: bool = Field(False, description="augmentation: mirror half of the pictures")
+
+    def check(self) -> None:
+        """As ever, but for arguments of a built-in network that the data will tell."""
+        if not unsaid_arguments(self.model, self.model_args, required=True):
+            super().check()
 
 
 class Stored(NetworkWorkload):
@@ -63,6 +72,31 @@ class Stored(NetworkWorkload):
             )
         self._splits: dict[SplitName, ArrayExamples] = {}
 
+    def build(self) -> nn.Module:
+        """The network; what `model_args` does not say to a built-in one of samples and classes, the data say."""
+        options = self.stored_options
+        unsaid = unsaid_arguments(options.model, options.model_args, required=options.weights is not None)
+        return options.build(self.data_root, {key: self._known[key] for key in unsaid if key in self._known})
+
+    @cached_property
+    def _known(self) -> dict[str, JsonValue]:
+        """What samples are like, by the names of parameters that ask for it."""
+        inside = self._preprocessing.input_shape
+        labels = self._parts["train"][1]
+        if self.stored_options.task == "regression":
+            outputs = math.prod(labels.shape[1:])
+        else:
+            named = len(self.class_labels)
+            outputs = named or (int(labels.max()) + 1 if len(labels) and labels.dtype.kind in "iu" else 1)
+        found: dict[str, JsonValue] = {"inputs": math.prod(inside), "hidden": [64, 64], "outputs": max(1, outputs)}
+        if len(inside) == 3:
+            found |= {"in_channels": inside[0], "size": inside[1], "classes": max(1, outputs)}
+        return found
+
+    @cached_property
+    def _parts(self) -> Rows:
+        return self._rows()
+
     @abstractmethod
     def _rows(self) -> Rows:
         """What the files hold. Raises ConfigError naming file and place."""
@@ -73,7 +107,7 @@ class Stored(NetworkWorkload):
         return self._splits[name]
 
     def _read_splits(self) -> dict[SplitName, ArrayExamples]:
-        rows = self._rows()
+        rows = dict(self._parts)
         check_disjoint(str(self.where), {name: inputs for name, (inputs, _) in rows.items()})
         count = self.stored_options.calibration_samples
         rows["calibration"] = (rows["train"][0][:count], rows["train"][1][:count])

@@ -51,13 +51,26 @@ _SHOWN: set[str] = set()
 
 
 class _Once(io.TextIOBase):
-    """Passes on to stderr what was not written before, write by write."""
+    """Passes on to stderr, line by line, what was not written before."""
+
+    def __init__(self) -> None:
+        self._begun = ""
 
     def write(self, text: str) -> int:
-        if text.strip() and text not in _SHOWN:
-            _SHOWN.add(text)
-            sys.stderr.write(text if text.endswith("\n") else f"{text}\n")
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._show(line)
         return len(text)
+
+    def finish(self) -> None:
+        """Shows a last line that was not ended."""
+        self._show(self._begun)
+        self._begun = ""
+
+    def _show(self, line: str) -> None:
+        if line.strip() and line not in _SHOWN:
+            _SHOWN.add(line)
+            print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -174,15 +187,17 @@ def guarded(key: str, name: str, module: str, seed: int | None = None) -> Iterat
     seed: of torch's, numpy's and Python's random numbers within it, whose states are put back as well.
     """
     before = {what: read() for what, (read, _) in _SETTINGS.items()}
+    printed = _Once()
     states = (torch.random.get_rng_state(), np.random.get_state(), random.getstate())
     try:
         if seed is not None:
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
-        with contextlib.redirect_stdout(_Once()), warnings.catch_warnings():
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
             yield
     finally:
+        printed.finish()
         torch.random.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from pydantic import JsonValue
@@ -19,8 +21,8 @@ from automc.workloads.networks import LeNet, cifar_resnet, mlp
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "lenet": LeNet,
     "mlp": mlp,
-    "resnet20": lambda: cifar_resnet(20),
-    "resnet56": lambda: cifar_resnet(56),
+    "resnet20": partial(cifar_resnet, 20),
+    "resnet56": partial(cifar_resnet, 56),
 }
 KEY = "workload.options.model"
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -54,6 +56,26 @@ def build_network(
             f"{named} returned {type(made).__name__}, not a torch nn.Module", next_step="let it return the network"
         )
     return adopted(made, named)
+
+
+def unsaid_arguments(name: str, arguments: Mapping[str, JsonValue], *, required: bool) -> tuple[str, ...]:
+    """Parameters of the built-in network `name` that `arguments` leaves out, those without a default alone if
+    `required`; () for a network of the user's own. Raises ConfigError where it does not take what is given.
+    """
+    if name not in BUILT_IN:
+        return ()
+    signature = inspect.signature(BUILT_IN[name])
+    try:
+        signature.bind_partial(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{KEY}: model_args do not fit {name}: {error}", next_step=f"give model_args what it takes: {signature}"
+        ) from error
+    return tuple(
+        key
+        for key, parameter in signature.parameters.items()
+        if key not in arguments and (parameter.default is inspect.Parameter.empty or not required)
+    )
 
 
 def adopted(network: nn.Module, named: Named) -> nn.Module:

@@ -88,10 +88,10 @@ class ResidualNetwork(nn.Module):
         return logits
 
 
-def cifar_resnet(depth: int) -> ResidualNetwork:
-    """ResNet-20, 32, 44, 56 (6n + 2) for 32x32 images, option-A shortcuts. Source: He et al. 2015, section 4.2."""
+def cifar_resnet(depth: int, classes: int = 10, in_channels: int = 3) -> ResidualNetwork:
+    """ResNet-20, 32, 44, 56 (6n + 2) for small pictures, option-A shortcuts. Source: He et al. 2015, section 4.2."""
     blocks = (depth - 2) // 6
-    return ResidualNetwork(3, (16, 32, 64), (blocks, blocks, blocks), 10, shortcut="A")
+    return ResidualNetwork(in_channels, (16, 32, 64), (blocks, blocks, blocks), classes, shortcut="A")
 
 
 class LeNet(nn.Module):

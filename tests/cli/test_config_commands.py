@@ -102,7 +102,7 @@ def test_schema_is_json_with_every_top_key(automc) -> None:
         ("workload: {options: {size: 8}}", "size is not an option of workload digits (it takes: none)"),
         ("workload: {name: arrays}", "file is required by workload arrays"),
         ("workload: {name: arrays, options: {file: a.npz, model: resnet2}}", "no network is called 'resnet2'"),
-        ("workload: {name: arrays, options: {file: a.npz, model: mlp, model_args: {}}}", "model_args do not fit mlp"),
+        ("workload: {name: arrays, options: {file: a.npz, model: mlp, model_args: {hide: 3}}}", "do not fit mlp"),
         ("workload: {name: arrays, options: {file: a.npz, model: no.module:net}}", "No module named 'no'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_the_help_of_a_search_says_what_every_option_means(automc) -> None:
 
 FILLED = {
     "model": "mlp",
-    "model_args": {"inputs": 3, "hidden": [4], "outputs": 2},
+    "model_args": {"inputs": 3, "hidden": [4], "outputs": 2},  # which stored samples would tell by themselves
     "file": "a.npz",
     "folder": "photos",
     "data": "json:loads",

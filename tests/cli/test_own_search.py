@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from made_up_device import save_made_up
-from users_package import Package, Packages, package  # noqa: F401 - a fixture
+from users_package import Package, Packages
 from whole_runs import SPACE
 
 from automc.cost.graph import graph_from_onnx
@@ -51,7 +51,7 @@ class Net(Net):
 """
 
 
-def test_control_flow_that_depends_on_values_is_named_with_its_line(search: Call, package: Packages) -> None:  # noqa: F811
+def test_control_flow_that_depends_on_values_is_named_with_its_line(search: Call, package: Packages) -> None:
     made = package(BRANCH)
     answer = search(made)
     assert answer.code == 2
@@ -82,7 +82,7 @@ def task():
 """
 
 
-def test_a_metric_that_breaks_on_a_whole_split_stops_before_anything_began(search: Call, package: Packages) -> None:  # noqa: F811
+def test_a_metric_that_breaks_on_a_whole_split_stops_before_anything_began(search: Call, package: Packages) -> None:
     made = package(data=TASK.format(when="len(targets) > 2", what="raise ValueError('too many')"))
     answer = search(made, "--task", f"{made.name}.data:task")
     place = made.place("data", "raise ValueError('too many')")
@@ -93,7 +93,7 @@ def test_a_metric_that_breaks_on_a_whole_split_stops_before_anything_began(searc
 
 def test_a_metric_that_breaks_late_loses_nothing_and_a_mended_one_goes_on(
     search: Call,
-    package: Packages,  # noqa: F811
+    package: Packages,
     automc: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_metric_that_breaks_late_loses_nothing_and_a_mended_one_goes_on(
     assert automc("bundle", "verify", "runs/mine/bundle").code == 0
 
 
-def test_what_user_code_prints_leaves_the_json_whole(search: Call, package: Packages) -> None:  # noqa: F811
+def test_what_user_code_prints_leaves_the_json_whole(search: Call, package: Packages) -> None:
     made = package("def build():\n    print('noise')\n    return Net()\n")
     answer = search(made, "--json", "--option", "train_steps=30", "--set", "constraints.max_drop_points=100")
     assert answer.code == 0, answer.err
@@ -118,7 +118,36 @@ def test_what_user_code_prints_leaves_the_json_whole(search: Call, package: Pack
     assert "noise" in answer.err
 
 
-def test_doctor_names_the_same_lines_from_the_same_options(automc: Call, package: Packages) -> None:  # noqa: F811
+def test_a_file_that_is_no_model_is_refused_before_anything_began(
+    search: Call,
+    package: Packages,
+    automc: Call,
+    tmp_path: Path,
+) -> None:
+    made = package()
+    network = torch.nn.Linear(5, 3)
+    content = export_onnx(network, (torch.zeros(1, 5),)).SerializeToString()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
+    answer = search(made, "--model", "cut.onnx")  # the last one counts
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{tmp_path / 'cut.onnx'}: not an ONNX model" in answer.err
+    answer = search(made, "--model", "gone.onnx")
+    assert (answer.code, "gone.onnx: no such file" in answer.err) == (2, True)
+    assert not Path("runs/mine").exists()
+    (tmp_path / "whole.onnx").write_bytes(content)
+    options = ["--model", "whole.onnx", "--data", f"{made.name}.data:splits", "--profile", str(tmp_path / "device")]
+    fine = automc("doctor", *options, "--set", "objectives=[accuracy, size_bytes]")
+    assert fine.code == 0, fine.out
+    assert "a search can run" in fine.out
+    assert "operators, on shapes alone" in " ".join(fine.out.split())
+    assert "_onnx_network.py" not in fine.out  # it is no line of the user's
+    trained = automc("doctor", *options, "--space", "cnn", "--set", "search.rungs=[{candidates: 1, steps: 0},"
+                     "{candidates: 1, steps: 2}]")  # fmt: skip
+    assert trained.code == 2
+    assert "has no weights that could be trained" in " ".join(trained.out.split())
+
+
+def test_doctor_names_the_same_lines_from_the_same_options(automc: Call, package: Packages) -> None:
     made = package(BRANCH)
     options = ["--model", f"{made.name}.net:build", "--data", f"{made.name}.data:splits", "--max-latency-ms", "0.5"]
     answer = automc("doctor", *options)

@@ -80,6 +80,19 @@ def test_pictures_become_what_the_bundle_says_they_become(tmp_path: Path) -> Non
     assert make(tmp_path, size=8, shift_pixels=2, mirror=True).split("train").augmentation is not None
 
 
+def test_built_in_networks_are_made_for_the_pictures(tmp_path: Path) -> None:
+    write(tmp_path, parts={"train": 6, "held": 20}, classes=("cat", "cow", "dog"))
+    grey = create_workload(
+        "images", {"folder": str(tmp_path), "model": "resnet20", "colour": "L", "train_steps": 1}, None
+    ).model()
+    assert (grey.conv1.weight.shape[1], grey.linear.weight.shape[0]) == (1, 3)
+    lenet = create_workload("images", {"folder": str(tmp_path), "model": "lenet", "train_steps": 1}, None).model()
+    assert lenet(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    torch.save(build_network("resnet20", {}).state_dict(), tmp_path / "w.pt")
+    given = {"folder": str(tmp_path), "model": "resnet20", "weights": str(tmp_path / "w.pt")}
+    assert create_workload("images", given, None).model().linear.weight.shape[0] == 10  # as its weights have it
+
+
 def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
     write(tmp_path, parts={"train": 6, "held": 20})
     workload = make(tmp_path, colour="L", model_args={"in_channels": 1, "size": 8, "classes": 2}, mean=[0.5], std=[0.2])

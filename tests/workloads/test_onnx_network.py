@@ -12,7 +12,7 @@ import pytest
 import torch
 from made_up_device import save_made_up
 from onnx import TensorProto, helper, numpy_helper
-from users_package import Packages, package  # noqa: F401 - a fixture
+from users_package import Packages
 
 from automc.bundle.verify import Bundle
 from automc.cli.job import Job, config_of
@@ -128,7 +128,7 @@ def test_files_that_are_no_models_of_ours_are_refused_by_name(tmp_path: Path) ->
     assert "leaves more than the batch open" in refusal(saved(path, half))
 
 
-def test_data_of_another_shape_or_type_are_named(tmp_path: Path, package: Packages) -> None:  # noqa: F811
+def test_data_of_another_shape_or_type_are_named(tmp_path: Path, package: Packages) -> None:
     path = saved(tmp_path / "net.onnx", made())
     users = package()  # five features
     assert "net.onnx takes x: tensor(float) ['batch', 4], but the data give float32 [2, 5]" in users.refusal(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from users_package import Package, Packages, package  # noqa: F401 - a fixture
+from users_package import Package, Packages
 
 from automc.errors import ConfigError
 from automc.workloads._users_data import HeldExamples
@@ -17,7 +17,7 @@ from automc.workloads.examples import ArrayExamples
 from automc.workloads.workload import SPLITS, weights_digest
 
 
-def test_a_network_and_data_that_are_fine_are_taken_as_they_are(package: Packages) -> None:  # noqa: F811
+def test_a_network_and_data_that_are_fine_are_taken_as_they_are(package: Packages) -> None:
     workload = package().workload()
     sizes = {name: len(workload.split(name)) for name in SPLITS}
     assert sizes == {"train": 48, "calibration": 48, "validation": 24, "test": 24}
@@ -31,7 +31,7 @@ def test_a_network_and_data_that_are_fine_are_taken_as_they_are(package: Package
     assert set(workload.digests()) == {*SPLITS, "base"}
 
 
-def test_nothing_is_read_before_it_is_asked_for(package: Packages) -> None:  # noqa: F811
+def test_nothing_is_read_before_it_is_asked_for(package: Packages) -> None:
     made = package(
         data="""
         def splits():
@@ -62,7 +62,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_way_to_give_samples_gives_the_same_ones(package: Packages, kind: str) -> None:  # noqa: F811
+def test_every_way_to_give_samples_gives_the_same_ones(package: Packages, kind: str) -> None:
     made = package(
         data=f"""
         class Samples(torch.utils.data.IterableDataset):
@@ -77,7 +77,7 @@ def test_every_way_to_give_samples_gives_the_same_ones(package: Packages, kind: 
     assert made.workload().split("train").digest == package().workload().split("train").digest
 
 
-def test_a_shuffling_loader_gives_every_process_the_same_order(package: Packages) -> None:  # noqa: F811
+def test_a_shuffling_loader_gives_every_process_the_same_order(package: Packages) -> None:
     made = package(
         data="""
         def splits():
@@ -91,7 +91,7 @@ def test_a_shuffling_loader_gives_every_process_the_same_order(package: Packages
     assert next(iter(found.batches(48))).targets.tolist() != [row % 3 for row in range(48)]  # shuffled it was
 
 
-def test_held_out_samples_are_halved_and_calibration_may_be_given(package: Packages) -> None:  # noqa: F811
+def test_held_out_samples_are_halved_and_calibration_may_be_given(package: Packages) -> None:
     made = package(
         data="""
         def splits():
@@ -141,7 +141,7 @@ def splits():
 """
 
 
-def test_several_inputs_and_token_numbers_stay_what_they_are(package: Packages) -> None:  # noqa: F811
+def test_several_inputs_and_token_numbers_stay_what_they_are(package: Packages) -> None:
     workload = package(TWO_INPUTS, TWO_COLUMNS).workload()
     tokens, numbers = workload.example_inputs()
     assert (tokens.dtype, tuple(tokens.shape)) == (torch.int64, (1, 6))
@@ -155,7 +155,7 @@ def test_several_inputs_and_token_numbers_stay_what_they_are(package: Packages) 
     assert len(set(shuffled.indices.tolist())) == 48
 
 
-def test_declared_scaling_is_applied_by_us_and_goes_into_the_bundle(package: Packages) -> None:  # noqa: F811
+def test_declared_scaling_is_applied_by_us_and_goes_into_the_bundle(package: Packages) -> None:
     scaled = package().workload(divide=2.0, mean=[0.0] * 5, std=[0.5] * 5)
     plain = package().workload()
     assert isinstance(scaled.split("train"), ArrayExamples)
@@ -168,7 +168,7 @@ def test_declared_scaling_is_applied_by_us_and_goes_into_the_bundle(package: Pac
         package(TWO_INPUTS, TWO_COLUMNS).workload(divide=255.0).split("train")
 
 
-def test_a_regression_of_the_users(package: Packages) -> None:  # noqa: F811
+def test_a_regression_of_the_users(package: Packages) -> None:
     made = package(
         data="""
         def splits():
@@ -188,7 +188,7 @@ def test_a_regression_of_the_users(package: Packages) -> None:  # noqa: F811
 @pytest.mark.parametrize("suffix", ["safetensors", "npz", "pt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_weights_come_from_a_file(
-    package: Packages,  # noqa: F811
+    package: Packages,
     tmp_path: Path,
     suffix: str,
     dtype: torch.dtype,
@@ -208,7 +208,7 @@ def test_weights_come_from_a_file(
     assert all(torch.equal(found[key], state[key].float()) for key in state)
 
 
-def test_an_untrained_network_is_trained_on_the_spot(package: Packages) -> None:  # noqa: F811
+def test_an_untrained_network_is_trained_on_the_spot(package: Packages) -> None:
     made = package()
     workload = made.workload(train_steps=80)
     batch = next(iter(workload.split("validation").batches(24)))
@@ -228,7 +228,7 @@ def build():
 """
 
 
-def test_the_users_own_model_object_is_never_changed(package: Packages, tmp_path: Path) -> None:  # noqa: F811
+def test_the_users_own_model_object_is_never_changed(package: Packages, tmp_path: Path) -> None:
     made = package(KEPT)
     other = made.workload(model=f"{made.name}.net:Net", seed=9).model()
     save_file(other.state_dict(), tmp_path / "w.safetensors")
@@ -256,6 +256,11 @@ def test_the_users_own_model_object_is_never_changed(package: Packages, tmp_path
     [
         ("net = net.half()", "is in torch.float16: it is converted to float32"),
         ("net = net.double()", "is in torch.float64: it is converted to float32"),
+        pytest.param(
+            "net = net.cuda()",
+            "is on cuda:0: it is copied to the CPU",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+        ),
         ("net = net.train()", ""),
         ("net = net.requires_grad_(False)", ""),
         ("net = torch.nn.DataParallel(net)", ""),
@@ -263,7 +268,7 @@ def test_the_users_own_model_object_is_never_changed(package: Packages, tmp_path
     ],
 )
 def test_a_network_in_another_state_is_brought_into_ours(
-    package: Packages,  # noqa: F811
+    package: Packages,
     capsys: pytest.CaptureFixture[str],
     change: str,
     found: str,
@@ -277,7 +282,7 @@ def test_a_network_in_another_state_is_brought_into_ours(
     assert found in capsys.readouterr().err
 
 
-def test_parametrized_weights_become_plain_ones_that_compute_the_same(package: Packages) -> None:  # noqa: F811
+def test_parametrized_weights_become_plain_ones_that_compute_the_same(package: Packages) -> None:
     made = package(
         """
         def build():
@@ -292,21 +297,21 @@ def test_parametrized_weights_become_plain_ones_that_compute_the_same(package: P
     torch.testing.assert_close(model(x), package().workload(seed=2).model()(x))
 
 
-def test_what_user_code_prints_stays_off_stdout(package: Packages, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_what_user_code_prints_stays_off_stdout(package: Packages, capsys: pytest.CaptureFixture[str]) -> None:
     made = package(
-        "print('importing')\ndef build():\n    print('building')\n    return Net()\n",
+        "print('importing')\ndef build():\n    print('building', 6, end='')\n    return Net()\n",
         "def splits():\n    print('reading')\n    return {'train': Rows(0), 'validation': Rows(1), 'test': Rows(2)}\n",
     )
     made.workload().digests()
     made.workload().model()
     streams = capsys.readouterr()
     assert streams.out == ""
-    for word in ("importing", "building", "reading"):
-        assert streams.err.count(word) == 1  # however often it is called
+    for line in ("importing", "building 6", "reading"):
+        assert streams.err.splitlines().count(line) == 1  # however often it is called
 
 
 def test_the_process_stays_as_it_was_whatever_user_code_changes(
-    package: Packages,  # noqa: F811
+    package: Packages,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -341,7 +346,7 @@ def test_the_process_stays_as_it_was_whatever_user_code_changes(
     assert "changed the working folder to /" in told
 
 
-def test_random_weights_of_a_factory_are_the_same_in_every_process(package: Packages) -> None:  # noqa: F811
+def test_random_weights_of_a_factory_are_the_same_in_every_process(package: Packages) -> None:
     made: Package = package()
     first = weights_digest(made.workload().model())
     torch.manual_seed(99)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from users_package import Packages, package  # noqa: F401 - a fixture
+from users_package import Packages
 
 # --- the factory ------------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ FACTORIES = {
 
 
 @pytest.mark.parametrize("fault", FACTORIES)
-def test_a_factory_that_is_wrong_is_named_with_its_line(package: Packages, fault: str) -> None:  # noqa: F811
+def test_a_factory_that_is_wrong_is_named_with_its_line(package: Packages, fault: str) -> None:
     code, said, line = FACTORIES[fault]
     made = package(code)
     place = made.place("net", line) if line else ""
@@ -86,7 +86,7 @@ def test_a_factory_that_is_wrong_is_named_with_its_line(package: Packages, fault
     assert "\n  next: " in told
 
 
-def test_a_module_that_is_not_there_or_breaks_is_named_with_its_line(package: Packages) -> None:  # noqa: F811
+def test_a_module_that_is_not_there_or_breaks_is_named_with_its_line(package: Packages) -> None:
     made = package("import no_such_thing_here\n")
     place = made.place("net", "import no_such_thing_here")
     told = made.refusal()
@@ -129,7 +129,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("fault", NETWORKS)
-def test_a_network_that_does_not_fit_the_samples_is_named_with_its_line(package: Packages, fault: str) -> None:  # noqa: F811
+def test_a_network_that_does_not_fit_the_samples_is_named_with_its_line(package: Packages, fault: str) -> None:
     code, said, line = NETWORKS[fault]
     made = package(code)
     assert said.format(place=made.place("net", line), name=made.name) in made.refusal()
@@ -260,7 +260,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("fault", DATA)
-def test_data_that_are_wrong_are_named_with_split_place_and_line(package: Packages, fault: str) -> None:  # noqa: F811
+def test_data_that_are_wrong_are_named_with_split_place_and_line(package: Packages, fault: str) -> None:
     code, train, said, line = DATA[fault]
     net = "class Net(Net):\n    def forward(self, x):\n        return super().forward(x.float())\n"
     made = package(net, code + SPLIT.format(train=train))
@@ -285,7 +285,7 @@ def test_data_that_are_wrong_are_named_with_split_place_and_line(package: Packag
         ("return {'held': Rows(1)}", "returned no split train"),
     ],
 )
-def test_what_splits_returns_must_be_splits(package: Packages, answer: str, said: str) -> None:  # noqa: F811
+def test_what_splits_returns_must_be_splits(package: Packages, answer: str, said: str) -> None:
     made = package(data=f"def splits():\n    {answer}\n")
     file, _, line = made.place("data", answer).partition(":")
     told = made.refusal()
@@ -293,7 +293,7 @@ def test_what_splits_returns_must_be_splits(package: Packages, answer: str, said
     assert f"{made.name}.data:splits" in told
 
 
-def test_arguments_that_splits_does_not_take_are_named(package: Packages) -> None:  # noqa: F811
+def test_arguments_that_splits_does_not_take_are_named(package: Packages) -> None:
     told = package().refusal(data_args={"folder": "x"})
     assert "data_args do not fit" in told
     assert "got an unexpected keyword argument 'folder'" in told
@@ -348,7 +348,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("fault", TASKS)
-def test_a_task_that_is_wrong_is_named_with_its_line(package: Packages, fault: str) -> None:  # noqa: F811
+def test_a_task_that_is_wrong_is_named_with_its_line(package: Packages, fault: str) -> None:
     change, said = TASKS[fault]
     made = package(data=TASK.format(**{**FINE, **change}))
     raised = made.place("data", "return outputs.nothing") if "outputs.nothing" in str(change) else ""
@@ -358,7 +358,7 @@ def test_a_task_that_is_wrong_is_named_with_its_line(package: Packages, fault: s
     assert said.format(raised=raised, **places) in told
 
 
-def test_a_task_of_the_users_is_what_it_says(package: Packages) -> None:  # noqa: F811
+def test_a_task_of_the_users_is_what_it_says(package: Packages) -> None:
     made = package(data=TASK.format(**FINE))
     task = made.workload(task=f"{made.name}.data:task").task
     assert (task.metric, task.direction) == ("metric", "max")

@@ -55,6 +55,19 @@ def test_rows_are_split_by_digest_and_classes_numbered_by_name(file: Path) -> No
     assert make(file, text(names=("10", "9"))).class_labels == ("9", "10")
 
 
+def test_a_built_in_network_is_made_for_the_table(file: Path) -> None:
+    file.write_text(text())
+    workload = create_workload("table", {"file": file.name, "model": "mlp", "train_steps": 2}, file.parent)
+    shapes = [tuple(tensor.shape) for key, tensor in workload.model().state_dict().items() if "weight" in key]
+    assert shapes == [(64, 3), (64, 64), (2, 64)]
+    two: dict[str, JsonValue] = {"file": file.name, "model": "mlp", "model_args": {"hidden": [5]}, "train_steps": 2}
+    values = create_workload(
+        "table", {**two, "task": "regression", "target": "width", "features": ["height"]}, file.parent
+    )
+    shapes = [tuple(tensor.shape) for key, tensor in values.model().state_dict().items() if "weight" in key]
+    assert shapes == [(5, 1), (1, 5)]
+
+
 def test_held_rows_are_halved_and_a_tsv_has_tabs(tmp_path: Path) -> None:
     (tmp_path / "held.tsv").write_text(text(41, separator="\t"))
     workload = make(tmp_path / "mine.tsv", text(separator="\t"), held="held.tsv")
