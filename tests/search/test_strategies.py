@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -142,6 +144,22 @@ def test_guided_uses_prices_and_needs_fewer_asks_with_them() -> None:
         return hypervolume([score(c) for c in drive(strategy, 25, score, never)], (21.0, 7.0))
 
     assert sum(volume(True, s) for s in range(4)) >= sum(volume(False, s) for s in range(4))
+
+
+def test_an_nni_tuner_writes_nothing_among_the_users_lines() -> None:
+    """Eight candidates asked to their end: what is proposed again and refused was a coloured line each."""
+    pytest.importorskip("nni")
+    script = """
+from automc.search.strategies.registry import create_strategy
+from automc.space import SearchSpace
+space = SearchSpace.parse({"name": "few", "architecture": {"a": [1, 2], "b": [1, 2, 3, 4]}})
+for name in ("nni_evolution", "nni_tpe"):
+    strategy = create_strategy(name, space=space, objectives=1, seed=0)
+    for _ in range(8):
+        strategy.ask()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout == ""
 
 
 def test_a_single_candidate_is_asked_and_then_repeated() -> None:
