@@ -99,6 +99,7 @@ class TpeBase(NniStrategy):
         import nni
         from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
+        nni.silence_stdout()
         tuner = TpeTuner("minimize", seed=int(self.rng.integers(2**31)))
         tuner.update_search_space(_space_of(self.space))
         scores = self.scalars(weights)
@@ -198,8 +199,10 @@ class EvolutionBase(NniStrategy):
 
     def _started(self) -> EvolutionTuner:
         if self._tuner is None:
+            import nni
             from nni.algorithms.hpo.evolution_tuner import EvolutionTuner
 
+            nni.silence_stdout()  # else every proposal that is refused is a line among the user's own
             tuner = EvolutionTuner("maximize", population_size=self.POPULATION)
             tuner.update_search_space(_space_of(self.space))
             # its first population came from a generator seeded by the clock

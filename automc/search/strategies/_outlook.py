@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -33,18 +33,16 @@ class Evidence:
     violation: Floats
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pool:
-    """Candidates under consideration: features, prices, and what each forest says of them since the last refit."""
+    """Candidates under consideration: choices, features, prices."""
 
     rows: npt.NDArray[np.int16]
     blocks: list[Floats]
     prices: Floats
-    trees: list[Floats | None] = field(default_factory=list)
 
     def only(self, kept: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Pool:
-        trees = [None if tree is None else tree[kept] for tree in self.trees]
-        return Pool(self.rows[kept], [block[kept] for block in self.blocks], self.prices[kept], trees)
+        return Pool(self.rows[kept], [block[kept] for block in self.blocks], self.prices[kept])
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ class Outlook:
 
     def __init__(self, objectives: int, seed: int) -> None:
         self._learned = [Surrogate(seed + 2 * j) for j in range(objectives)]
-        self._corrected = [Surrogate(seed + 2 * j + 1, trees=False) for j in range(objectives)]
-        self._sound = Surrogate(seed + 2 * objectives, trees=False)
+        self._corrected = [Surrogate(seed + 2 * j + 1) for j in range(objectives)]
+        self._sound = Surrogate(seed + 2 * objectives)
         self._roles: list[Literal["learned", "corrected", "exact", "constant"]] = []
         self._priced: npt.NDArray[np.bool_] = np.zeros(objectives, dtype=np.bool_)
         self._level = np.zeros(objectives)
@@ -87,7 +85,7 @@ class Outlook:
         self.rank_correlation = 0.0
 
     def refit(self, evidence: Evidence, pool: Pool) -> None:
-        """Choose every setting anew, and have `pool` consult the new forests."""
+        """Choose every setting anew; `pool` tells which objectives have a price for every candidate."""
         scored = np.isfinite(evidence.values).all(axis=1)
         prices = np.concatenate([evidence.prices, pool.prices])
         self._priced = np.asarray(np.isfinite(prices).all(axis=0), dtype=np.bool_)
@@ -107,15 +105,6 @@ class Outlook:
             one.rank_correlation for one, role in zip(self._learned, self._roles, strict=True) if role == "learned"
         ]
         self.rank_correlation = min(correlations, default=1.0)
-        self.consult_trees(pool)
-
-    def consult_trees(self, pool: Pool) -> None:
-        """Have `pool` hold what the forests say of it, as `predict` needs it; they change in `refit` alone."""
-        blocks = self._with_prices(pool.blocks, pool.prices)
-        pool.trees = [
-            one.trees(blocks) if role == "learned" else None
-            for one, role in zip(self._learned, self._roles, strict=True)
-        ]
 
     def update(self, evidence: Evidence) -> None:
         """Take in what was told since, with every setting as it is."""
@@ -130,9 +119,9 @@ class Outlook:
         logs = _logs(pool.prices)
         for j, role in enumerate(self._roles):
             if role == "learned":
-                mean[:, j], deviation[:, j] = self._learned[j].predict(blocks, pool.trees[j])
+                mean[:, j], deviation[:, j] = self._learned[j].predict(blocks)
             elif role == "corrected":
-                off, deviation[:, j] = self._corrected[j].predict(blocks, None)
+                off, deviation[:, j] = self._corrected[j].predict(blocks)
                 mean[:, j] = logs[:, j] + off
             else:
                 mean[:, j] = self._offset[j] + (logs[:, j] if role == "exact" else 0.0)
@@ -140,7 +129,7 @@ class Outlook:
         if self._doubtful:
             from scipy.special import ndtr
 
-            sound, doubt = self._sound.predict(blocks, None)
+            sound, doubt = self._sound.predict(blocks)
             chance = np.maximum(ndtr((sound - 0.5) / np.maximum(doubt, _LEAST_DOUBT)), _LEAST_CHANCE)
         return Forecast(mean, deviation, self._scales, chance)
 

@@ -1,11 +1,11 @@
 """Learns accuracy and costs from what was told and asks where the front should grow most.
 
-Every objective has a surrogate (`_surrogate`: a Gaussian process and extra-trees, on a logit or log scale); where the
+Every objective has a surrogate (`_surrogate`: Gaussian processes, on a logit or log scale); where the
 caller can price candidates before they are evaluated, the price is both a feature and what the surrogate corrects.
 Of thousands of candidates the one with the highest expected hypervolume improvement is asked, times the probability
 that it neither fails nor breaks a constraint. At least RANDOM_SHARE of the asks are uniform, the first START all are;
 while the surrogates, cross-validated, rank no better than LEAST_CORRELATION, NSGA-II proposes instead.
-Sources: Emmerich et al. 2006 (expected hypervolume improvement); Hutter et al. 2011 (trees as surrogates).
+Source: Emmerich et al. 2006 (expected hypervolume improvement).
 """
 
 from __future__ import annotations
@@ -252,7 +252,6 @@ class GuidedStrategy(Strategy):
         if self._waiting:
             rows = np.array(list(self._waiting.values()))
             waiting = Pool(rows, self._encoding.features(rows), self._priced(rows))
-            self._outlook.consult_trees(waiting)
             good = np.concatenate([good, self._outlook.predict(waiting).at(np.zeros(self.objectives))])
         return boxes_beyond(good, reference)
 
