@@ -33,7 +33,9 @@ def _interruptions_told() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise RunInterrupted("interrupted; there is nothing to resume", next_step="run the same command again") from None
+        raise RunInterrupted(
+            "interrupted; there is nothing to resume", next_step="run the same command again"
+        ) from None
 
 
 app = typer.Typer(
