@@ -171,12 +171,13 @@ class RayExecutor(Generic[J, R]):
         raise RunError("no job was submitted that is not finished")
 
     def close(self) -> None:
-        if self._session.open:
-            for number in list(self._actors):
-                self._kill(number)
-        self._waiting.clear()
-        self._running.clear()
-        self._session.close()
+        with undisturbed():
+            if self._session.open:
+                for number in list(self._actors):
+                    self._kill(number)
+            self._waiting.clear()
+            self._running.clear()
+            self._session.close()
 
     def _start(self) -> None:
         while self._waiting and self._idle:
@@ -286,6 +287,10 @@ class _RaySession:
             if self.owned:
                 try:
                     self._join(address) if address is not None else self._begin(cpus)
+                except KeyboardInterrupt:
+                    with undisturbed():
+                        self._end()
+                    raise
                 except (ConnectionError, RuntimeError, OSError, ValueError) as error:
                     self._end()
                     raise RunError(
@@ -420,12 +425,30 @@ def _sweep_temporary_folder() -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray installs a SIGTERM handler of its own; keep ours."""
+    """While Ray starts: its SIGTERM handler does not replace ours, and Ctrl-C, which a callback may swallow, waits."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    terminate, interrupt, seen = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), list[int]()
+    if callable(interrupt):  # else the process ignores it, as one in the background may
+        signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
+    if seen:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C, by somebody who finds that stopping takes long, must not leave half of Ray running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -309,7 +309,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write whole or not at all; on return it survives a power failure. Raises OSError, nothing left behind."""
+    """Write whole or not at all, whatever interrupts it; on return it survives a power failure. Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
@@ -317,7 +317,7 @@ def write_durably(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C among them
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from automc.cli.completion import rules, run_folders
 from automc.cli.output import AsJson, print_columns, print_json
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
@@ -25,9 +26,12 @@ def register(app: typer.Typer) -> None:
 
 @commands.command()
 def build(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", autocompletion=run_folders)],
     choose: Annotated[
-        str | None, typer.Option(help="A rule (fastest, smallest, ...) or a finalist's id; default the config's rule.")
+        str | None,
+        typer.Option(
+            help="A rule (fastest, smallest, ...) or a finalist's id; default the config's rule.", autocompletion=rules
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/bundle-ID.")] = None,
     as_json: AsJson = False,

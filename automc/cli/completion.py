@@ -46,6 +46,12 @@ def rules(incomplete: str) -> list[str]:
     return _starting(incomplete, (name.replace("_", "-") for name in RULES))
 
 
+def rules_of_config(incomplete: str) -> list[str]:
+    from automc.search.choice import RULES
+
+    return _starting(incomplete, RULES)
+
+
 def run_folders(incomplete: str) -> list[str]:
     """Folders that hold a run: beside what is typed, and in runs/ where nothing is typed yet."""
     from automc.run import LOCK

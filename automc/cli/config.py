@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.cli.completion import workloads
 from automc.cli.job import Job, config_of, plain_overrides, with_job
 from automc.cli.output import AsJson, print_json
 from automc.cli.schema_words import commented
@@ -32,7 +33,10 @@ def register(app: typer.Typer) -> None:
 def init(
     job: Job,
     workload: Annotated[
-        str | None, typer.Option(help="Name of a workload, whose options are printed as well; default digits.")
+        str | None,
+        typer.Option(
+            help="Name of a workload, whose options are printed as well; default digits.", autocompletion=workloads
+        ),
     ] = None,
 ) -> None:
     """Print a config with every key, its meaning, what is allowed and the default, ready to edit.

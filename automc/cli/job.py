@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from automc.cli.completion import profiles, rules_of_config, spaces, strategies
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -58,10 +60,13 @@ class Job:
         list[str] | None,
         typer.Option(help="KEY=VALUE of any other key of a config, e.g. search.finalists=2; may be repeated."),
     ] = None
-    profile: Annotated[str | None, typer.Option(help="The device: a name of `automc profile list`, or a folder.")] = (
-        None
-    )
-    space: Annotated[str | None, typer.Option(help="What may vary: a shipped search space, or a file.")] = None
+    profile: Annotated[
+        str | None,
+        typer.Option(help="The device: a name of `automc profile list`, or a folder.", autocompletion=profiles),
+    ] = None
+    space: Annotated[
+        str | None, typer.Option(help="What may vary: a shipped search space, or a file.", autocompletion=spaces)
+    ] = None
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy points that may be lost against the reference (without a file: 1).")
     ] = None
@@ -73,9 +78,13 @@ class Job:
         float | None,
         typer.Option(help="Time to search for: rungs are repeated while there is some, cut short where not."),
     ] = None
-    strategy: Annotated[str | None, typer.Option(help="What proposes candidates.")] = None
+    strategy: Annotated[str | None, typer.Option(help="What proposes candidates.", autocompletion=strategies)] = None
     choose: Annotated[
-        str | None, typer.Option(help="fastest, smallest, most_accurate, lowest_energy or knee: which one is bundled.")
+        str | None,
+        typer.Option(
+            help="fastest, smallest, most_accurate, lowest_energy or knee: which one is bundled.",
+            autocompletion=rules_of_config,
+        ),
     ] = None
     name: Annotated[str | None, typer.Option(help="Of the run's folder below runs/.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None

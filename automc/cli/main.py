@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from automc.cli import bundle, config, doctor, listing, model, profile, runs, search, technique
 from automc.errors import DISK_ERRORS, AutomcError, RunInterrupted
 
+
+class Commands(TyperGroup):
+    """Ctrl-C in any command leaves by the exit code of an interruption; Typer would leave by 130, in silence."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _interruptions_told():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptions_told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _interruptions_told() -> Iterator[None]:
+    """Where a run is to be resumed the search has said so by then, by a RunInterrupted of its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunInterrupted(
+            "interrupted; there is nothing to resume", next_step="run the same command again"
+        ) from None
+
+
 app = typer.Typer(
     name="automc",
+    cls=Commands,
     help="Compression search that proves its numbers on your device.\n\n"
     "Exit codes: 0 done, 1 a device or a bug, 2 your file or argument, 3 nothing meets the constraints, "
     "4 a run or bundle failed its checks, 5 interrupted and resumable.\n\n"
+    "Tab completes commands, options, runs, profiles, techniques, spaces and rules in a shell that was told to by "
+    "--install-completion.\n\n"
     "Example: automc demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automc.cli.completion import profiles
 from automc.cli.output import AsJson, print_columns, print_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[Path, typer.Argument(help="ONNX file or bundle.")],
-    profile: Annotated[str, typer.Option(help="Name of a profile, or its folder.")] = "host",
+    profile: Annotated[str, typer.Option(help="Name of a profile, or its folder.", autocompletion=profiles)] = "host",
     kernels: Annotated[bool, typer.Option("--kernels", help="Every kernel as the runtime executes it.")] = False,
     as_json: AsJson = False,
 ) -> None:

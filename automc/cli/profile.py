@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automc.cli.completion import profiles
 from automc.cli.output import AsJson, print_columns, print_json
 
 if TYPE_CHECKING:
     from automc.profiles import HardwareProfile
 
-Name = Annotated[str, typer.Argument(help="Name of a profile, or a folder that holds profile.yaml.")]
+Name = Annotated[
+    str, typer.Argument(help="Name of a profile, or a folder that holds profile.yaml.", autocompletion=profiles)
+]
 
 commands = typer.Typer(
     help="The devices automc knows.\n\nExample: automc profile calibrate --quick",

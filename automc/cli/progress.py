@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
 LOG_EVERY_S = 5.0
 ALIVE_EVERY_S = 60.0  # however long one candidate trains, the log says that it does
 BAR_WIDTH = 24
+_CANNOT_REDRAW = ("", "dumb", "unknown")  # what an editor's shell or a recorder calls its terminal
 
 
 class ProgressDisplay:
     """A watcher of `automc.search`. Enter it to start drawing; call it with every snapshot.
 
-    stream: where to draw. live: redraw one block instead of writing lines; by default where the stream is a terminal.
+    stream: where to draw. live: redraw one block instead of writing lines; by default where the stream is a terminal
+    that can. A line of a log has the date and time, the time since the command began, and no control characters.
     """
 
     def __init__(self, stream: TextIO | None = None, *, live: bool | None = None) -> None:
         self.stream = sys.stderr if stream is None else stream
-        self.live = self.stream.isatty() if live is None else live
+        self.live = self.stream.isatty() and os.environ.get("TERM") not in _CANNOT_REDRAW if live is None else live
         self._block: Live | None = None
         self._latest: Progress | None = None
         self._started = self._latest_at = time.monotonic()
@@ -70,7 +73,9 @@ class ProgressDisplay:
 
     def _log(self, progress: Progress) -> None:
         line = " | ".join(part for part in (progress.stage, *self._parts(progress), progress.message) if part)
-        print(f"[{clock(time.monotonic() - self._started)}] {line}", file=self.stream, flush=True)
+        line = "".join(letter for letter in " ".join(line.split()) if letter.isprintable())
+        now, elapsed = time.strftime("%Y-%m-%d %H:%M:%S"), clock(time.monotonic() - self._started)
+        print(f"{now} [{elapsed}] {line}", file=self.stream, flush=True)
         self._logged, self._logged_stage, self._shown = time.monotonic(), progress.stage, progress
 
     def _say_alive(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +10,8 @@ import typer
 from automc.cli.output import print_columns, print_json
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from automc.config import Constraints
     from automc.report.data import Said
     from automc.run import FrontPoint, Run
@@ -147,6 +149,35 @@ def in_words_of(run: Run, points: list[FrontPoint]) -> Said:
         limits=limits_of(run.config.constraints),
     )
     return in_words(data)
+
+
+def rungs_of(run: Run) -> list[dict[str, JsonValue]]:
+    """What was evaluated at each rung, and how well its order of accuracies foretold that of the next (Spearman)."""
+    from automc.report.data import foresight
+
+    trials = run.trials()
+    rungs = [[trial for trial in trials if trial.rung == rung] for rung in range(len(run.config.search.rungs))]
+    return [
+        {
+            "rung": number,
+            "steps": run.config.search.rungs[number].steps,
+            "evaluated": len(found),
+            "failed": sum(not trial.ok for trial in found),
+            "rank_correlation": None if told is None else told.correlation,
+            "in_both": None if told is None else told.shared,
+        }
+        for number, (found, told) in enumerate(zip(rungs, foresight(rungs), strict=True))
+    ]
+
+
+def print_rungs(rungs: Sequence[Mapping[str, JsonValue]]) -> None:
+    counts = ("rung", "steps", "evaluated", "failed")
+    rows = []
+    for rung in rungs:
+        value, shared = rung["rank_correlation"], rung["in_both"]
+        said = f"{value:.2f} over {shared}" if isinstance(value, float) else f"unknown ({shared} in both)"
+        rows.append((*(str(rung[name]) for name in counts), "top rung" if shared is None else said))
+    print_columns((*counts, "rank correlation of accuracy with the next rung"), rows)
 
 
 def print_words(said: Said) -> None:

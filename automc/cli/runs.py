@@ -12,7 +12,7 @@ import typer
 
 from automc.cli.completion import profiles, rules, run_folders
 from automc.cli.output import AsJson, print_json
-from automc.cli.results import in_words_of, print_points, print_rescored, print_words
+from automc.cli.results import in_words_of, print_points, print_rescored, print_rungs, print_words, rungs_of
 
 if TYPE_CHECKING:
     from automc.run import Run
@@ -140,7 +140,8 @@ def report(
 ) -> None:
     """The result in words, and where the page is.
 
-    The page is one file that loads nothing: the front, what each technique bought and cost, failures and why.
+    The page is one file that loads nothing: the front, what each technique bought and cost, failures and why. Both say
+    how well each rung foretold the next: near 1, the cheap evaluations told the truth; near 0, they told nothing.
 
     Example: automc report runs/demo --open
     """
@@ -151,11 +152,14 @@ def report(
     page = folder / "report.html"
     if not page.is_file():
         raise RunError(f"{folder}: has no report yet", next_step=f"automc resume {folder}")
-    said = in_words_of(run, run.finalists())
+    said, rungs = in_words_of(run, run.finalists()), rungs_of(run)
     if as_json:
-        print_json({"report": str(page), "headline": said.headline, "sentences": list(said.sentences)})
+        print_json(
+            {"report": str(page), "headline": said.headline, "sentences": list(said.sentences), "rungs": list(rungs)}
+        )
     else:
         print_words(said)
+        print_rungs(rungs)
         typer.echo(f"report: {page}")
     if show:
         typer.launch(page.resolve().as_uri())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automc.cli.completion import techniques
 from automc.cli.output import AsJson, print_columns, print_json
 from automc.cli.schema_words import allowed
 
@@ -43,7 +44,8 @@ def list_(as_json: AsJson = False) -> None:
 
 @commands.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `automc technique list` prints it.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="As `automc technique list` prints it.", autocompletion=techniques)],
+    as_json: AsJson = False,
 ) -> None:
     """One technique: its parameters with their ranges, what it needs, where it comes from.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from automc.candidate import Candidate, Step
@@ -12,7 +13,7 @@ from automc.constraints import Limit, unmet
 from automc.cost.predictor import KernelCost
 from automc.profiles import HardwareProfile
 from automc.run import FrontPoint
-from automc.search.fidelity import predicted_ms
+from automc.search.fidelity import predicted_ms, rank_correlation
 from automc.trial import DISTURBED, Failure, Figure, Metric, Trial
 
 
@@ -128,6 +129,32 @@ def orders(rungs: Sequence[Sequence[Trial]]) -> list[list[Trial]]:
         if found:
             return [sorted(group, key=predicted_ms) for group in found]
     return []
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How far the order of accuracies at one rung was that at the next: Spearman's rank correlation over the `shared`
+    candidates that came through both; None where those are fewer than three, or all alike.
+    """
+
+    correlation: float | None
+    shared: int
+
+    @property
+    def words(self) -> str:
+        if self.correlation is None:
+            return f"unknown ({self.shared} in both)"
+        return f"{self.correlation:.2f} over {self.shared}"
+
+
+def foresight(rungs: Sequence[Sequence[Trial]]) -> list[Foresight | None]:
+    """One for each rung, None for the last."""
+    keyed = [{trial.candidate.id: trial for trial in trials if trial.ok} for trials in rungs]
+    found: list[Foresight | None] = [
+        Foresight(rank_correlation(lower, upper, "accuracy"), len(lower.keys() & upper.keys()))
+        for lower, upper in pairwise(keyed)
+    ]
+    return [*found, None] if rungs else []
 
 
 def points(figure: Figure) -> float:

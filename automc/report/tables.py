@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from automc.candidate import Candidate
 from automc.report.cells import cell_of, marks_of, recipe_of
-from automc.report.data import Effect, KernelTimes, ReportData, Spread, is_error
+from automc.report.data import Effect, KernelTimes, ReportData, Spread, foresight, is_error
 from automc.report.svg import change_svg, kernels_svg
-from automc.search.fidelity import predicted_ms, rank_correlation
+from automc.search.fidelity import predicted_ms
 from automc.trial import Failure, FailureKind, Metric, Trial, to_minimise
 
 KERNELS_SHOWN = 40
@@ -116,14 +116,8 @@ def _kernel_label(part: KernelTimes, index: int) -> str:
 
 def rung_rows(data: ReportData) -> list[dict[str, str]]:
     rows = []
-    keyed = [{trial.candidate.id: trial for trial in trials} for trials in data.rungs]
-    for rung, trials in enumerate(data.rungs):
+    for rung, (trials, told) in enumerate(zip(data.rungs, foresight(data.rungs), strict=True)):
         good = [trial for trial in trials if trial.ok]
-        correlation = "top rung"
-        if rung + 1 < len(data.rungs):
-            shared = len([key for key in keyed[rung] if key in keyed[rung + 1] and keyed[rung + 1][key].ok])
-            value = rank_correlation(keyed[rung], keyed[rung + 1], "accuracy")
-            correlation = f"{value:.2f} over {shared}" if value is not None else f"unknown ({shared} in both)"
         best = min((trial["accuracy"] for trial in good), key=partial(to_minimise, "accuracy"), default=None)
         fastest = min((predicted_ms(trial) for trial in good), default=math.inf)
         best_cell = cell_of(best)
@@ -135,7 +129,7 @@ def rung_rows(data: ReportData) -> list[dict[str, str]]:
                 "failed": str(len(trials) - len(good)),
                 "best": best_cell["value"] if best_cell else "none",
                 "fastest": f"{fastest:#.3g}" if math.isfinite(fastest) else "unknown" if good else "none",
-                "correlation": correlation,
+                "correlation": "top rung" if told is None else told.words,
             }
         )
     return rows

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -24,10 +25,27 @@ def lines_of(*snapshots: Progress) -> list[str]:
 
 def test_a_log_line_tells_counts_best_and_time_left() -> None:
     first = lines_of(SNAPSHOT)[0]
-    assert first.startswith("[0:00] searching | rung 1: 3 of 12 | 43 evaluated, 7 screened out, 2 failed | ")
+    stamp, searching, rest = first.partition(" [0:00] searching | ")
+    assert searching
+    assert abs(datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S") - datetime.now()) < timedelta(minutes=1)
+    assert rest.startswith("rung 1: 3 of 12 | 43 evaluated, 7 screened out, 2 failed | ")
     assert "best so far: 97.1 % at 0.41 ms" in first
     assert "about 1:15 left" in first or "about 1:14 left" in first
     assert first.endswith("ran 3f2a")
+
+
+def test_a_log_holds_no_control_characters_whatever_a_message_holds() -> None:
+    (line,) = lines_of(Progress("measuring", "\x1b[31mnoisy\x1b[0m:\n  twice\tas slow\r"))
+    assert line.endswith("measuring | [31mnoisy[0m: twice as slow")
+    assert line.isprintable()
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    for name, live in (("xterm-256color", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", name)
+        assert ProgressDisplay(stream).live is live
 
 
 def test_a_log_is_not_flooded_but_every_stage_is_named() -> None:
