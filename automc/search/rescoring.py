@@ -243,7 +243,7 @@ def _costs(run: Run, trial: Trial, predictor: Predictor) -> tuple[Costs | None, 
 
     model = onnx.load_model_from_string(run.artifacts.get(trial.artifacts["onnx"]))
     try:
-        return predictor.predict(graph_from_onnx(model)), None
+        return predictor.predict(graph_from_onnx(model, level=predictor.level)), None
     except UnseenOperatorError as error:
         return None, error.message
 
