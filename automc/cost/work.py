@@ -76,6 +76,8 @@ def work(row: KernelRow) -> dict[str, float]:
             # Winograd's algorithm does these with fewer multiplications, where a runtime has it
             columns["Conv.spatial:macs"] = 0.0
             columns["Conv.spatial_3x3:macs"] = row.macs / 1e6
+        if kind.startswith("Conv.spatial"):  # where it is done as a product, every window is copied out
+            columns[f"{kind}:unrolled"] = row.bytes_in * prod(row.kernel) / max(1, prod(row.stride)) / 1e6
         if kind.startswith("Conv.depthwise"):  # most runtimes do these one channel after another
             columns["Conv.depthwise:channels"] = row.groups / 1e6
     else:

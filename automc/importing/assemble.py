@@ -148,7 +148,7 @@ def assemble(
     profile = HardwareProfile(
         name=name,
         description=f"{device.name}, {device.runtime}, {device.threads} thread{'s' if device.threads > 1 else ''}; "
-        f"fitted to {len(used)} published timings",
+        f"fitted to {len(used)} networks of a table",
         fingerprint=Fingerprint(
             cpu=device.name, cores=device.threads, instruction_sets=(), system=device.system, runtime=device.runtime,
             runtime_version=device.runtime_version,

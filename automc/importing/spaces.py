@@ -78,7 +78,8 @@ class _Rows:
                 kernel=kernel, stride=stride, dilation=(1,) * len(kernel), groups=groups, fused=fused,
             )
         )  # fmt: skip
-        self.shape = out if len(out) == 3 else (*out, 1, 1)
+        channels, height, width = (*out, 1, 1)[:3]
+        self.shape = (channels, height, width)
 
 
 def space_rows(space: Space, cell: Cell) -> list[KernelRow]:
@@ -87,7 +88,7 @@ def space_rows(space: Space, cell: Cell) -> list[KernelRow]:
         return nasbench201_rows(operations_of(str(cell["arch_str"])))
     if space == "fbnet":
         return fbnet_rows(tuple(int(number) for number in str(cell["op_idx"]).split()))
-    return ofa_rows(*(tuple(_numbers(cell[key])) for key in ("ks", "e", "d")), _numbers(cell["r"])[0])  # type: ignore[arg-type]
+    return ofa_rows(_numbers(cell["ks"]), _numbers(cell["e"]), _numbers(cell["d"]), _numbers(cell["r"])[0])
 
 
 def _numbers(value: object) -> list[int]:
