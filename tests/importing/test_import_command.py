@@ -133,3 +133,77 @@ def test_few_networks_rank_only(automc, home: Path, rows) -> None:
 def test_a_missing_column_says_which_there_are(automc, home: Path, rows) -> None:
     table = write(home / "board.csv", [{"model": row["model"], "latency_us": 3} for row in rows])
     refused(run(automc, table), home, "no column latency_ms; it has model, latency_us")
+
+
+def aihub_rows(rows) -> list[dict[str, object]]:
+    return [
+        {
+            "model_id": str(row["model"]).removesuffix(".onnx"), "component": "whole", "precision": "float",
+            "device": "a phone", "runtime": "onnx", "latency_ms": row["latency_ms"], "compute_unit": "NPU",
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def run_aihub(automc, table: Path, models: Path):
+    return automc(
+        "profile", "import", "aihub", str(table), "--name", "npu", "--device", "a phone", "--models", str(models)
+    )
+
+
+def test_aihub_uses_the_models_that_are_there(automc, home: Path, rows) -> None:
+    listed = aihub_rows(rows)
+    listed += [{**listed[0], "model_id": "absent"}, {**listed[0], "precision": "w8a8", "latency_ms": "nan"}]
+    answer = run_aihub(automc, write(home / "hub.csv", listed), home)
+    assert answer.code == 0, answer.err
+    for part in ("AI Hub onnx", "Qualcomm AI Hub Models' performance table", "BSD-3-Clause", "w8a8 and w8a16"):
+        assert part in answer.out
+
+
+def test_aihub_without_graphs_is_no_profile(automc, home: Path, rows) -> None:
+    table = write(home / "hub.csv", aihub_rows(rows))
+    (home / "empty").mkdir()
+    refused(run_aihub(automc, table, home / "empty"), home, "0 of the table's 22 models", "the table has no graphs")
+
+
+def run_ncnn(automc, table: Path, device: str, *more: str):
+    return automc("profile", "import", "ncnn", str(table), "--name", "n", "--device", device, "--kind", "phone", *more)
+
+
+@pytest.fixture
+def ncnn_table(home: Path) -> Path:
+    """Ten networks of two convolutions on one device, two runs, the second one short; one more device."""
+    import json
+
+    texts, rows = {}, []
+    for at in range(10):
+        filters, side = 8 + 8 * (at % 4), 16 + 8 * (at % 3)
+        first, second = 27 * filters, filters * filters
+        texts[f"n{at}"] = (
+            "7767517\n3 3\n"
+            f"Input data 0 1 data 0={side} 1={side} 2=3\n"
+            f"Convolution a 1 1 data a 0={filters} 1=3 4=1 5=1 6={first} 9=1\n"
+            f"Convolution b 1 1 a b 0={filters} 1=1 5=1 6={second} 9=1\n"
+        )
+        milliseconds = 0.1 + (first + second) * side * side / MACS_PER_MS
+        cells = {"avg_ms": milliseconds * 1.01, "num_threads": 1, "gpu_device": -1.0, "model": f"n{at}"}
+        rows.append({"device": "Board A (fast)", "run_id": 1, "min_ms": milliseconds, **cells})
+        if at < 3:
+            rows.append({"device": "Board A (fast)", "run_id": 2, "min_ms": milliseconds, **cells})
+    rows.append({**rows[0], "device": "Board B", "num_threads": 4})
+    (home / "graphs.json").write_text(json.dumps(texts))
+    return write(home / "ncnn.csv", rows)
+
+
+def test_ncnn_takes_the_fullest_run_of_one_device(automc, home: Path, ncnn_table: Path) -> None:
+    answer = run_ncnn(automc, ncnn_table, "board a", "--graphs", str(home / "graphs.json"))
+    assert answer.code == 0, answer.err
+    assert "'Board A (fast)', run 1, CPU, 1 thread(s)" in answer.out
+    assert "rank only: 10 networks are too few" in answer.out
+
+
+def test_ncnn_names_the_devices_and_settings_there_are(automc, home: Path, ncnn_table: Path) -> None:
+    graphs = ("--graphs", str(home / "graphs.json"))
+    refused(run_ncnn(automc, ncnn_table, "board", *graphs), home, "2 devices are called 'board'", "Board A", "Board B")
+    refused(run_ncnn(automc, ncnn_table, "board b", *graphs), home, "not timed with 1 thread(s)", "--threads 4")
+    refused(run_ncnn(automc, ncnn_table, "board a"), home, "model_params.json.gz: no such file")
