@@ -68,6 +68,33 @@ class HeldOut(Frozen):
     mape_percent: float
     rank_correlation: float
     interval_coverage: float
+    left_out: Literal["unseen families", "one network", "one space"] = "unseen families"
+    """What the fit behind each prediction had not seen. one network: every other network of the table was fitted, so
+    `families` are the networks' names."""
+
+
+DeviceKind = Literal[
+    "server CPU", "desktop CPU", "laptop CPU", "single-board computer", "phone", "embedded GPU", "GPU", "NPU", "FPGA"
+]
+
+
+Use = Literal["limits", "rank only"]
+
+
+class Imported(Frozen):
+    """Where a profile comes from that was fitted to a table of somebody's measurements, and what it is good for."""
+
+    kind: DeviceKind
+    source: str
+    """Which table, which rows of it, and who published it."""
+    licence: str
+    networks: int
+    use: Use
+    """limits: may decide whether a limit on latency is kept. rank only: orders networks, its milliseconds mislead."""
+    reason: str
+    """Why it is good for that."""
+    cannot: tuple[str, ...]
+    """What it cannot predict."""
 
 
 class HardwareProfile(Frozen):
@@ -79,7 +106,8 @@ class HardwareProfile(Frozen):
     fingerprint: Fingerprint
     execution_provider: str = "CPUExecutionProvider"
     threads: int = 1
-    memory_mb: float
+    memory_mb: float | None
+    """None: not known."""
     precisions: tuple[Literal["fp32", "int8"], ...]
     channel_multiple: int
     int8: Int8Facts
@@ -88,12 +116,15 @@ class HardwareProfile(Frozen):
     noise_floor_ms: float
     energy: EnergySource
     calibrated_unix_s: float
-    calibration: Literal["quick", "full"]
+    calibration: Literal["quick", "full", "imported"]
     held_out: tuple[HeldOut, ...]
     calibration_digest: str
     """sha256 of calibration.json beside the profile."""
     anchor_ms: float | None = None
     """What the small fixed network of the timing protocol takes on this device when it is calm."""
+    imported: Imported | None = None
+    """None: calibrated by automc on the device itself. Of an imported one, channel_multiple 1 and the facts about int8
+    say nothing: no table tells them."""
 
 
 def cache_folder() -> Path:

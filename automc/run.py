@@ -235,7 +235,13 @@ class Run:
         return write_bundle_of(self, trial, folder or self.folder / f"bundle-{trial.candidate.id}")
 
     def rescore(
-        self, profile: str | None = None, *, rung: int | None = None, measure: bool = False, **limits: float | None
+        self,
+        profile: str | None = None,
+        *,
+        rung: int | None = None,
+        measure: bool = False,
+        insist: bool = False,
+        **limits: float | None,
     ) -> Rescored:
         """The run's candidates judged for another device (a profile's name or folder) or other limits, in seconds.
 
@@ -243,7 +249,7 @@ class Run:
         """
         from automc.search.rescoring import rescore
 
-        return rescore(self, profile, limits, rung=rung, measure=measure)
+        return rescore(self, profile, limits, rung=rung, measure=measure, insist=insist)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the run whole or not at all."""

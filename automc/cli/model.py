@@ -39,7 +39,7 @@ def predict(
 
     chosen = load_profile(profile)
     predictor = load_predictor(chosen, profile_folder(profile))
-    graph = graph_from_onnx(_onnx_file(model))
+    graph = graph_from_onnx(_onnx_file(model), level=predictor.level)
     unseen = predictor.unseen(graph)
     if unseen:
         named = [{"kernel": row.name, "operator": row.op, "shapes": shapes_of(row)} for row in unseen]
@@ -48,7 +48,9 @@ def predict(
         raise UnseenOperatorError(
             f"{model}: no total, {len(unseen)} of {len(graph.rows)} kernels were never calibrated on {chosen.name!r}:\n"
             + "\n".join(f"  {item['operator']} {item['shapes']} ({item['kernel']})" for item in named),
-            next_step=f"automc profile calibrate {chosen.name}, or leave these operators out of the model",
+            next_step=f"automc profile calibrate {chosen.name}, or leave these operators out of the model"
+            if chosen.imported is None
+            else "leave these operators out of the model: the table this device comes from has too few of them",
         )
     costs, parts = predictor.predict(graph), predictor.kernels(graph)
     if as_json:

@@ -1,4 +1,4 @@
-"""`automc profile list | show | calibrate | check`."""
+"""`automc profile list | show | calibrate | check | import`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ commands = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
+    from automc.cli.profile_import import commands as imports
+
+    commands.add_typer(imports, name="import")
     app.add_typer(commands, name="profile")
 
 
@@ -44,8 +47,20 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo("no profile yet; calibrate this machine with: automc profile calibrate --quick")
         return
     print_columns(
-        ("profile", "device", "runtime", "calibrated", "held-out error"),
-        [(name, item.fingerprint.cpu, _runtime(item), _calibrated(item), _error(item)) for name, item in found.items()],
+        ("profile", "device", "kind", "runtime", "precisions", "held-out error", "good for", "energy"),
+        [
+            (
+                name,
+                shortened(item.fingerprint.cpu),
+                _kind(item),
+                f"{_runtime(item)}, {item.threads} thread(s)",
+                " ".join(item.precisions),
+                _error(item),
+                _use(item),
+                item.energy.kind,
+            )
+            for name, item in found.items()
+        ],
     )
 
 
@@ -69,24 +84,44 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ("description", profile.description),
         ("device", f"{mark.cpu}, {mark.cores} cores, {mark.system}, {' '.join(mark.instruction_sets)}"),
         ("runtime", f"{_runtime(profile)}, {profile.execution_provider}, {profile.threads} thread(s)"),
-        ("memory", f"{profile.memory_mb:.0f} MB"),
-        ("channels", f"multiples of {profile.channel_multiple} pay"),
-        (
-            "int8",
-            f"{int8.speedup:.2f} x fp32 (median) with {int8.activation_type} activations, {int8.weight_type} weights",
+        ("memory", "not known" if profile.memory_mb is None else f"{profile.memory_mb:.0f} MB"),
+        *(
+            (
+                ("channels", f"multiples of {profile.channel_multiple} pay"),
+                (
+                    "int8",
+                    f"{int8.speedup:.2f} x fp32 (median) with {int8.activation_type} activations, "
+                    f"{int8.weight_type} weights",
+                ),
+            )
+            if profile.imported is None
+            else ()
         ),
         ("noise", f"{profile.noise_floor_percent:.1f} %, {profile.noise_floor_ms:.4f} ms"),
         ("energy", f"{profile.energy.kind}: {profile.energy.detail}"),
         (
             "protocol",
-            f"{protocol.passes} passes of {protocol.runs} runs after {protocol.warmup} warm-ups, "
+            "that of the table"
+            if profile.imported
+            else f"{protocol.passes} passes of {protocol.runs} runs after {protocol.warmup} warm-ups, "
             f"percentile {protocol.percentile:g}",
         ),
         ("calibrated", _calibrated(profile)),
     ):
         typer.echo(f"{key + ':':13} {value}")
+    if profile.imported is not None:
+        table = profile.imported
+        for key, value in (
+            ("kind", table.kind),
+            ("source", table.source),
+            ("licence", table.licence),
+            ("good for", f"{table.use}: {table.reason}"),
+            *(("cannot" if at == 0 else "", text) for at, text in enumerate(table.cannot)),
+        ):
+            typer.echo(f"{key + ':' if key else '':13} {value}")
     if profile.held_out:
-        typer.echo("\nerror on whole networks of families the calibration never saw:")
+        typer.echo("")
+        typer.echo(_LEFT_OUT[profile.held_out[0].left_out])
         print_columns(
             ("precision", "networks", "within 5 %", "10 %", "15 %", "MAPE", "rank corr.", "in interval", "families"),
             [
@@ -148,6 +183,27 @@ def check(name: Name = "host", as_json: AsJson = False) -> None:
         print_json({"profile": profile.name, "fits": True, "calibrated_unix_s": profile.calibrated_unix_s})
         return
     typer.echo(f"{profile.name}: calibrated on this machine and runtime ({_calibrated(profile)})")
+
+
+_LEFT_OUT = {
+    "unseen families": "error on whole networks of families the calibration never saw:",
+    "one network": "error on each network when the fit knows all others:",
+    "one space": "error on networks of each search space when the fit knows those of the others alone:",
+}
+_WIDEST = 48
+
+
+def shortened(device: str) -> str:
+    """The device's name within _WIDEST characters."""
+    return device if len(device) <= _WIDEST else device[: _WIDEST - 3].rstrip(" ,(") + "..."
+
+
+def _kind(profile: HardwareProfile) -> str:
+    return profile.imported.kind if profile.imported else "this automc's own"
+
+
+def _use(profile: HardwareProfile) -> str:
+    return profile.imported.use if profile.imported else "limits"
 
 
 def _runtime(profile: HardwareProfile) -> str:

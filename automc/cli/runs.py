@@ -40,6 +40,9 @@ def front(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time the candidates here; the profile must be of this machine.")
     ] = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Judge limits also by a profile that only ranks networks.")
+    ] = False,
     pick: Annotated[
         str | None,
         typer.Option(
@@ -71,7 +74,7 @@ def front(
     }
     given = {key: None if value == math.inf else value for key, value in limits.items() if value is not None}
     if given or measure or any(option is not None for option in (profile, rung, pick, out)):
-        _choose_again(run, profile, given, rung, measure, every, pick, out, as_json)
+        _choose_again(run, profile, given, rung, measure, insist, every, pick, out, as_json)
         return
     points = run.finalists() if every else run.front()
     if as_json:
@@ -86,6 +89,7 @@ def _choose_again(
     limits: Mapping[str, float | None],
     rung: int | None,
     measure: bool,
+    insist: bool,
     every: bool,
     pick: str | None,
     out: Path | None,
@@ -96,7 +100,7 @@ def _choose_again(
     from automc.search.rescoring import rescore
 
     with ProgressDisplay() as display:
-        found = rescore(run, profile, limits, rung=rung, measure=measure, watch=display)
+        found = rescore(run, profile, limits, rung=rung, measure=measure, insist=insist, watch=display)
     infeasible = None
     try:
         chosen = found.choose(pick)

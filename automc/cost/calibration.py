@@ -39,6 +39,8 @@ class Calibration(Frozen):
     units: str = "milliseconds per unit: a call, a million elements, MACs or steps, or a million bytes"
     block: int
     cache_bytes: int
+    columns: Literal["tiles", "work"] = "tiles"
+    """Whose work the coefficients price: the tiles of this host's runtime, or the graph's own (`Machine.columns`)."""
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
@@ -54,7 +56,7 @@ class Calibration(Frozen):
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
         return Fit(
-            Machine(self.block, self.cache_bytes),
+            Machine(self.block, self.cache_bytes, self.columns),
             self.coefficients,
             {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
             {name: entry.spread for name, entry in self.classes.items()},

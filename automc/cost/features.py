@@ -13,6 +13,7 @@ from math import prod
 from automc.cost.convolution import SYMMETRIC_FILTERS, convolution, is_symmetric
 from automc.cost.kernels import KernelRow
 from automc.cost.tiles import Columns, Machine, channels_of, product
+from automc.cost.work import work, work_class
 
 SMALL_WEIGHTS = 1024  # bytes below which weights cost a call, not a transfer
 
@@ -26,6 +27,8 @@ _LAYOUT_MATTERS = ("Pool", "Concat")
 
 def kernel_class(row: KernelRow, machine: Machine) -> str:
     """The piece of runtime code the kernel runs in, for example "Conv.nchwc.depthwise" or "QLinearAdd.broadcast"."""
+    if machine.columns == "work":
+        return work_class(row)
     if row.op.endswith("Conv"):
         return f"{row.op}.{row.layout}.{_convolution_kind(row, machine)}"
     if row.op in _MATRIX:
@@ -87,6 +90,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     The column "memory:weights" holds weight bytes: it is scaled by the caller with how much of the network's data
     exceeds the cache, because whether weights are at hand depends on what the rest of the network evicts.
     """
+    if machine.columns == "work":
+        return work(row)
     kind = kernel_class(row, machine)
     if row.op.endswith("Conv"):
         columns = convolution(row, machine)

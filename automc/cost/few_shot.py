@@ -19,6 +19,9 @@ Floats = npt.NDArray[np.float64]
 SHRINKAGES = (1e-3, 1e-2, 3e-2, 1e-1)
 """Tried, in units of the scaled columns; the one with the smallest error on what was left out is taken."""
 LEAST = 3
+FOLDS = 50
+"""Up to as many measurements, each is left out alone; of more, every FOLDS-th together."""
+_TRUST = 0.1  # of the prior that `choose` adds to: below it, an axis of the columns counts as unexplored
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,35 @@ def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
 def _left_out(design: Floats, shrinkage: float) -> Floats:
     """(n,) relative error of each measurement by the fit to the others."""
     errors = np.empty(len(design))
-    for row in range(len(design)):
-        others = np.delete(design, row, axis=0)
-        errors[row] = abs(float(design[row] @ _solve(others, shrinkage)) - 1.0)
+    for fold in range(min(len(design), FOLDS)):
+        out = np.arange(len(design)) % FOLDS == fold
+        errors[out] = np.abs(design[out] @ _solve(design[~out], shrinkage) - 1.0)
     return errors
+
+
+def choose(columns: npt.ArrayLike, count: int, seed: int, *, pool: int = 1000) -> npt.NDArray[np.int64]:
+    """(count,) rows of `columns` (n, k) to measure: those that tell a fit most, of `pool` drawn at random.
+
+    Each next one has the columns that those before say least about (greedy D-optimal design, Fedorov 1972). No
+    measurement plays a part. Raises ValueError where there are fewer rows than `count`.
+    """
+    work = np.asarray(columns, dtype=np.float64)
+    if len(work) < count:
+        raise ValueError(f"{count} of {len(work)} rows cannot be chosen")
+    drawn = np.random.default_rng(seed).choice(len(work), min(max(pool, count), len(work)), replace=False)
+    scale = np.sqrt((work[drawn] ** 2).mean(axis=0))
+    scaled = np.column_stack([work[drawn] / np.where(scale > 0, scale, 1.0), np.ones(len(drawn))])
+    unknown = np.eye(scaled.shape[1]) / _TRUST
+    taken: list[int] = []
+    for _ in range(count):
+        told = np.einsum("ij,jk,ik->i", scaled, unknown, scaled)
+        told[taken] = -1.0
+        best = int(np.argmax(told))
+        taken.append(best)
+        along = unknown @ scaled[best]
+        unknown = unknown - np.outer(along, along) / (1.0 + scaled[best] @ along)
+    chosen: npt.NDArray[np.int64] = drawn[taken]
+    return chosen
 
 
 def _solve(design: Floats, shrinkage: float) -> Floats:

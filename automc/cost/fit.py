@@ -79,11 +79,11 @@ def columns_of(observation: Observation, machine: Machine) -> dict[str, float]:
     return total
 
 
-def fit(observations: Sequence[Observation], machine: Machine) -> Fit:
+def fit(observations: Sequence[Observation], machine: Machine, *, shrinkage: float = SHRINKAGE) -> Fit:
     """Coefficients of all columns at once: kernels alone, micro models and whole networks may be mixed freely.
 
     Minimises the squared relative error over non-negative coefficients; observations off by more than OUTLIER lose
-    weight in proportion (Huber 1964) over ROUNDS reweightings. Deterministic.
+    weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. Deterministic.
     Raises MeasurementError where there is nothing to fit.
     """
     if not observations:
@@ -91,26 +91,38 @@ def fit(observations: Sequence[Observation], machine: Machine) -> Fit:
             "nothing was measured, so nothing can be fitted", next_step="automc profile calibrate host"
         )
     tables = [columns_of(observation, machine) for observation in observations]
+    names, design = design_of(tables, [observation.latency_ms for observation in observations])
+    solution = solve(design, np.array([observation.weight for observation in observations]), shrinkage)
+    coefficients = {name: float(value) for name, value in zip(names, solution, strict=True) if value > 0}
+    residuals = design @ solution - 1.0
+    return Fit(machine, coefficients, ranges_of(observations, machine), _spread(observations, machine, residuals))
+
+
+def design_of(tables: Sequence[Mapping[str, float]], latency_ms: Sequence[float]) -> tuple[list[str], np.ndarray]:
+    """Names of all columns, sorted, and (n, columns) of each observation's columns over its latency."""
     names = sorted({name for table in tables for name in table})
     index = {name: position for position, name in enumerate(names)}
     design = np.zeros((len(tables), len(names)))
-    for line, (table, observation) in enumerate(zip(tables, observations, strict=True)):
+    for line, (table, measured) in enumerate(zip(tables, latency_ms, strict=True)):
         for name, value in table.items():
-            design[line, index[name]] = value / observation.latency_ms
+            design[line, index[name]] = value / measured
+    return names, design
+
+
+def solve(design: np.ndarray, prior: np.ndarray, shrinkage: float) -> np.ndarray:
+    """(columns,) coefficients x >= 0 with design @ x near 1. prior: (n,) weights of the observations."""
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1.0
-    design /= scale
-    prior = np.array([observation.weight for observation in observations])
+    scaled = design / scale
     weights = prior.copy()
-    solution = np.zeros(len(names))
+    solution = np.zeros(design.shape[1])
     for _ in range(ROUNDS):
-        gram = design.T @ (design * weights[:, None]) + np.eye(len(names)) * SHRINKAGE**2
-        solution = non_negative_least_squares(gram, design.T @ weights, solution)
-        residual = np.abs(design @ solution - 1.0)
+        gram = scaled.T @ (scaled * weights[:, None]) + np.eye(design.shape[1]) * shrinkage**2
+        solution = non_negative_least_squares(gram, scaled.T @ weights, solution)
+        residual = np.abs(scaled @ solution - 1.0)
         weights = prior * np.minimum(1.0, OUTLIER / np.maximum(residual, 1e-9))
-    coefficients = {name: float(value) for name, value in zip(names, solution / scale, strict=True) if value > 0}
-    residuals = design @ solution - 1.0
-    return Fit(machine, coefficients, _ranges(observations, machine), _spread(observations, machine, residuals))
+    unscaled: np.ndarray = solution / scale
+    return unscaled
 
 
 def extended(known: Fit, observations: Sequence[Observation], kinds: Sequence[str]) -> Fit:
@@ -124,7 +136,7 @@ def extended(known: Fit, observations: Sequence[Observation], kinds: Sequence[st
     machine = known.machine
     new = tuple(f"{kind}:" for kind in kinds)
     tables = [columns_of(observation, machine) for observation in observations]
-    ranges = _ranges(observations, machine)
+    ranges = ranges_of(observations, machine)
     missing = [kind for kind in kinds if kind not in ranges]
     if missing:
         raise MeasurementError(f"no kernel of {', '.join(missing)} was timed", next_step="automc doctor CONFIG")
@@ -192,7 +204,8 @@ def non_negative_least_squares(gram: np.ndarray, projected: np.ndarray, start: n
     raise MeasurementError("the fit did not converge", next_step="automc profile calibrate host")
 
 
-def _ranges(observations: Sequence[Observation], machine: Machine) -> dict[str, Range]:
+def ranges_of(observations: Sequence[Observation], machine: Machine) -> dict[str, Range]:
+    """The smallest and largest extents of each kernel class, and by how many observations."""
     extents: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     seen: Counter[str] = Counter()
     for observation in observations:

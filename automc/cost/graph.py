@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from automc.cost.lowering import Level
+
 _LEAVE_OUT = "leave the operator out of the model, or export it as operators that are known"
 _EXPORT = "export the model again, for example with torch.onnx.export(..., dynamo=True)"
 
 
-def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int | None = None) -> KernelGraph:
-    """Kernels of an ONNX model as ONNX Runtime on this host will execute them at ORT_ENABLE_ALL.
+def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int | None = None, level: Level = "all") -> KernelGraph:
+    """Kernels of an ONNX model as ONNX Runtime on this host will execute them at `level` (a predictor's `level`).
 
     model: fp32 as exported or as the runtime's offline optimisation left it, or with QuantizeLinear / DequantizeLinear
     pairs; a path may have its weights beside it. batch: extent of the first axis of every input; by default what the
@@ -30,9 +32,9 @@ def graph_from_onnx(model: onnx.ModelProto | Path, *, batch: int | None = None) 
     from automc.cost.lowering import lower
 
     if not isinstance(model, Path):
-        return lower(with_batch(model, batch))
+        return lower(with_batch(model, batch), level)
     try:
-        return lower(with_batch(load_onnx(model), batch))
+        return lower(with_batch(load_onnx(model), batch), level)
     except PredictorError as error:
         raise type(error)(f"{model}: {error.message}", next_step=error.next_step or _LEAVE_OUT) from error
 

@@ -32,20 +32,22 @@ ALIASES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 _BLOCK_OF_AVX512, _BLOCK_ELSEWHERE = 16, 8  # MlasNchwcGetBlockSize, onnxruntime/core/mlas/lib/snchwc.cpp
 
 
-def lower(model: onnx.ModelProto) -> KernelGraph:
-    """Kernel rows of an op-level model with fixed input shapes, as this host's runtime will execute it.
+Level = Literal["basic", "extended", "all"]
+"""How far the runtime optimises. all: as this host executes it, its hardware's layout included. extended: fused, in the
+layout of the file, the same on every processor. basic: standard operators only, as exported."""
+
+
+def lower(model: onnx.ModelProto, level: Level = "all") -> KernelGraph:
+    """Kernel rows of an op-level model with fixed input shapes, as this host's runtime will execute it at `level`.
 
     Raises PredictorError where the runtime refuses the model, UnseenOperatorError (operator, shape) where it holds an
     operator that is unknown.
     """
-    return rows_of(optimised(model))
+    return rows_of(optimised(model, level))
 
 
-def optimised(model: onnx.ModelProto, level: Literal["basic", "all"] = "all") -> onnx.ModelProto:
-    """The model after ONNX Runtime's own optimisation.
-
-    all: as this host will execute it, its hardware's layout included. basic: standard operators only, as exported.
-    """
+def optimised(model: onnx.ModelProto, level: Level = "all") -> onnx.ModelProto:
+    """The model after ONNX Runtime's own optimisation."""
     import onnx
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -53,7 +55,9 @@ def optimised(model: onnx.ModelProto, level: Literal["basic", "all"] = "all") ->
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if level == "all" else levels.ORT_ENABLE_BASIC
+    options.graph_optimization_level = {
+        "basic": levels.ORT_ENABLE_BASIC, "extended": levels.ORT_ENABLE_EXTENDED, "all": levels.ORT_ENABLE_ALL,
+    }[level]  # fmt: skip
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.disable_prepacking", "1")  # the graph is all that is wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from automc.cost.calibration import Calibration, Interval, load_calibration
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
@@ -15,6 +15,9 @@ from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
 from automc.profiles import HardwareProfile
 from automc.trial import Figure, Metric
+
+if TYPE_CHECKING:
+    from automc.cost.lowering import Level
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class KernelCost:
 
 class Predictor(Protocol):
     """Raises UnseenOperatorError (operator and shape) on a kernel class it was not calibrated for: nothing costs 0."""
+
+    @property
+    def level(self) -> Level:
+        """How graphs are to be read for it: as this host executes them, or in the form that every device shares."""
+        ...
 
     def predict(self, graph: KernelGraph) -> Costs: ...
 
@@ -118,6 +126,10 @@ class CalibratedPredictor:
             costs.append(KernelCost(row, self._latency(latency, coverage, interval), self._joules(energy, coverage)))
         return costs
 
+    @property
+    def level(self) -> Level:
+        return "all" if self._fit.machine.columns == "tiles" else "extended"
+
     def unseen(self, graph: KernelGraph) -> Sequence[KernelRow]:
         return [row for row in graph.rows if self.kind(row) not in self._fit.ranges]
 
@@ -132,7 +144,9 @@ class CalibratedPredictor:
             seen = {f"{kernel_class(row, self._fit.machine)} {shapes_of(row)}" for row in missing}
             raise UnseenOperatorError(
                 f"profile {self.profile.name!r} was never calibrated for " + "; ".join(sorted(seen)),
-                next_step=f"automc profile calibrate {self.profile.name}",
+                next_step=f"automc profile calibrate {self.profile.name}"
+                if self.profile.imported is None
+                else "leave these operators out of the model: the table this device comes from has too few of them",
             )
         far = far_share(graph, self._fit.machine)
         share = self._session_ms / len(graph.rows) if graph.rows else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 from automc.cost.kernels import KernelRow
 
@@ -16,10 +17,15 @@ ROWS = 12  # rows of A per step of the matrix kernel, SgemmKernelAvx512F.S
 
 @dataclass(frozen=True)
 class Machine:
-    """What the tiles and caches are: channels per block, and bytes of the cache a core has for itself."""
+    """What the tiles and caches are: channels per block, and bytes of the cache a core has for itself.
+
+    columns: "tiles" of this host's runtime (`features.py`), or the "work" of the graph itself (`work.py`) on a device
+    whose kernels are not known; block and caches then play no part.
+    """
 
     block: int = 16
     cache_bytes: int = 1 << 20
+    columns: Literal["tiles", "work"] = "tiles"
 
 
 def channels_of(shape: Sequence[int], row: KernelRow) -> int:

@@ -12,7 +12,7 @@ from automc.cost.predictor import load_predictor
 from automc.errors import ConfigError, InfeasibleSearchError, UnseenOperatorError
 from automc.pareto import non_dominated
 from automc.pipeline import final_precision
-from automc.profiles import load_profile, profile_folder
+from automc.profiles import Imported, load_profile, profile_folder
 from automc.run import FrontPoint, Run
 from automc.search.choice import Prospect, choose
 from automc.search.fidelity import distinct
@@ -116,15 +116,18 @@ def rescore(
     *,
     rung: int | None = None,
     measure: bool = False,
+    insist: bool = False,
     watch: Watcher = nobody,
 ) -> Rescored:
     """The candidates of one rung of `run`, judged for `profile` (a name or a folder; None: the run's own device).
 
     limits: laid over the run's, by the keys of `constraints` in a config; None lifts one. Limits of the run on latency,
     energy and memory hold for its own device alone. rung: default the highest that has candidates; rungs are never
-    mixed. measure: time them here, against the reference, which needs a profile of this very machine.
+    mixed. measure: time them here, against the reference, which needs a profile of this very machine. insist: judge
+    limits also by a profile that only ranks.
     Without a profile, a rung or `measure`, a finished run is judged by what its finalists measured.
-    Raises ConfigError where there is no such profile, key or rung, or no ONNX file; StaleCalibrationError where
+    Raises ConfigError where there is no such profile, key or rung, or no ONNX file, or a limit is on what the profile
+    cannot say; StaleCalibrationError where
     something is to be measured and the profile is another machine's.
     """
     own_folder = run.folder / "profile"
@@ -143,6 +146,10 @@ def rescore(
     device = load_profile(str(folder))
     own = (device.fingerprint, device.calibration_digest) == (mine.fingerprint, mine.calibration_digest)
     constraints, dropped = _constraints(run, limits, own=own)
+    if device.imported is not None:
+        said = f"{device.name} is {device.imported.use}: {device.imported.reason}"
+        _require_limits(device, device.imported, limits or {}, insist, said)
+        dropped.append(f"{said}. Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in.")
     if measure:
         from automc.measure.fingerprint import check_fingerprint
 
@@ -165,6 +172,27 @@ def rescore(
         notes.append(f"This is the run's own device; what its finalists measured: automc front {run.folder}")
     notes += dropped if own else [*dropped, *_differences(mine, device, rescored)]
     return Rescored(run, device, folder, constraints, chosen_rung, tuple(points), unknown, tuple(notes), own)
+
+
+def _require_limits(
+    device: HardwareProfile, table: Imported, limits: Mapping[str, float | None], insist: bool, said: str
+) -> None:
+    """Raises ConfigError where a limit is set that the table the profile comes from says too little for."""
+    asked = [key for key in OF_THE_DEVICE if limits.get(key) is not None]
+    if insist or not asked:
+        return
+    option = "--" + asked[0].replace("_", "-")
+    why = said
+    if table.use != "rank only":
+        unknown = [key for key in asked if key != "max_latency_ms"]
+        if not unknown:
+            return
+        option = "--" + unknown[0].replace("_", "-")
+        why = f"{device.name} comes from a table of latencies alone"
+    raise ConfigError(
+        f"{option} cannot be judged: {why}",
+        next_step=f"leave out {option}, or insist with --insist: the limit is then judged by what may be far off",
+    )
 
 
 def _no_files(run: Run) -> ConfigError:
@@ -243,7 +271,7 @@ def _costs(run: Run, trial: Trial, predictor: Predictor) -> tuple[Costs | None, 
 
     model = onnx.load_model_from_string(run.artifacts.get(trial.artifacts["onnx"]))
     try:
-        return predictor.predict(graph_from_onnx(model)), None
+        return predictor.predict(graph_from_onnx(model, level=predictor.level)), None
     except UnseenOperatorError as error:
         return None, error.message
 

@@ -11,11 +11,53 @@ from automc.measure.builder import Scheme
 from automc.measure.families import FAMILIES, family_networks
 from automc.profiles import load_profile, shipped_folder
 
-SHIPPED = sorted(path.parent for path in shipped_folder("hardware_profiles").glob("*/profile.yaml"))
+FOLDERS = sorted(path.parent for path in shipped_folder("hardware_profiles").glob("*/profile.yaml"))
+SHIPPED = [folder for folder in FOLDERS if load_profile(str(folder)).imported is None]
+IMPORTED = [folder for folder in FOLDERS if folder not in SHIPPED]
 
 
 def test_there_is_one() -> None:
     assert SHIPPED
+
+
+def test_there_are_devices_of_many_kinds() -> None:
+    kinds = {load_profile(str(folder)).imported.kind for folder in IMPORTED}
+    assert kinds >= {"server CPU", "single-board computer", "phone", "embedded GPU"}
+    assert len(IMPORTED) >= 12
+
+
+@pytest.mark.parametrize("folder", IMPORTED, ids=lambda folder: folder.name)
+def test_an_imported_one_says_where_it_comes_from_and_what_it_cannot(folder) -> None:
+    profile = load_profile(str(folder))
+    table = profile.imported
+    assert profile.name == folder.name
+    assert profile.calibration == "imported"
+    assert table.licence == "BSD-3-Clause"
+    assert "github.com/Tencent/ncnn" in table.source
+    assert table.cannot
+    (held,) = profile.held_out
+    assert held.left_out == "one network"
+    assert held.networks == len(held.families) == table.networks >= 20
+    assert abs(held.interval_coverage - 0.9) <= 0.05
+    if table.use == "limits":
+        assert held.rank_correlation >= 0.9
+    predictor = load_predictor(profile, folder)  # the digest of the calibration is checked here
+    assert predictor.level == "extended"
+    for sample in family_networks(1, "fp32", 7):
+        graph = graph_from_onnx(onnx.load_from_string(sample.model), level="extended")
+        if sample.kind == "transformer":  # a single one is in the table: it is refused, not guessed
+            assert {predictor.kind(row) for row in predictor.unseen(graph)} >= {"matrix"}
+            continue
+        latency = predictor.predict(graph).latency_ms
+        assert 0 < latency.low < latency.value < latency.high, sample.name
+
+
+@pytest.mark.parametrize("folder", IMPORTED[:1], ids=lambda folder: folder.name)
+def test_a_graph_in_this_hosts_layout_is_refused_by_an_imported_one(folder) -> None:
+    predictor = load_predictor(load_profile(str(folder)), folder)
+    sample = next(item for item in family_networks(1, "fp32", 7) if item.kind == "resnet")
+    unseen = predictor.unseen(graph_from_onnx(onnx.load_from_string(sample.model)))
+    assert any(row.layout == "nchwc" for row in unseen)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)

@@ -68,6 +68,35 @@ def run(home: Path) -> Run:
     return Run.open(home / "run")
 
 
+def imported(home: Path, folder: Path, use: str) -> str:
+    """The profile `other` in `folder`, as if it came from a table that is good for `use`."""
+    shutil.copytree(home / "other", folder)
+    told = {
+        "kind": "phone", "source": "made up", "licence": "none", "networks": 9, "use": use, "reason": "9 networks",
+        "cannot": [],
+    }  # fmt: skip
+    profile = json.loads((folder / "profile.yaml").read_text()) | {"imported": told}
+    (folder / "profile.yaml").write_text(json.dumps(profile))
+    return str(folder)
+
+
+def test_a_profile_that_only_ranks_judges_no_limit_unless_the_user_insists(run: Run, home: Path, tmp_path) -> None:
+    profile = imported(home, tmp_path / "board", "rank only")
+    with pytest.raises(ConfigError, match="--max-latency-ms cannot be judged: other is rank only: 9 networks"):
+        run.rescore(profile, max_latency_ms=4)
+    assert run.rescore(profile, max_latency_ms=4, insist=True).constraints.max_latency_ms == 4
+    notes = "\n".join(run.rescore(profile).notes)  # ranking is what it is good for
+    assert "other is rank only: 9 networks" in notes
+
+
+def test_a_table_of_latencies_judges_them_but_neither_memory_nor_energy(run: Run, home: Path, tmp_path) -> None:
+    profile = imported(home, tmp_path / "board", "limits")
+    assert run.rescore(profile, max_latency_ms=4).constraints.max_latency_ms == 4
+    for key in ("max_memory_mb", "max_energy_mj"):
+        with pytest.raises(ConfigError, match="comes from a table of latencies alone"):
+            run.rescore(profile, **{key: 4.0})
+
+
 def trials_at(run: Run, rung: int) -> Sequence[Trial]:
     return [trial for trial in run.trials() if trial.rung == rung and trial.ok]
 

@@ -1,0 +1,265 @@
+"""From timed networks to a profile: checked against physics and each other, fitted, judged by leaving each out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from automc.cost.calibration import Calibration, ClassRange, Interval
+from automc.cost.energy import MODEL_NAME, EnergyModel
+from automc.cost.features import kernel_class
+from automc.cost.few_networks import FewNetworksFit, fit_few_networks
+from automc.cost.fit import Observation
+from automc.cost.kernels import KernelGraph
+from automc.cost.tiles import Machine
+from automc.errors import ConfigError
+from automc.measure.calibrate import interval_of
+from automc.profiles import (
+    DeviceKind,
+    EnergySource,
+    Fingerprint,
+    HardwareProfile,
+    HeldOut,
+    Imported,
+    Int8Facts,
+    MeasurementProtocol,
+    Use,
+    cache_folder,
+    calibration_text,
+    save_profile,
+)  # fmt: skip
+
+LEAST_NETWORKS = 8
+"""Fewer networks than this tell nothing that could be checked by leaving some out."""
+LEAST_FOR_LIMITS = 20
+LEAST_PER_CLASS = 3
+"""Networks that hold a kernel class, below which its time cannot be told from that of the rest of these networks."""
+WIDEST = 3.0  # high / low of the 90 % interval beyond which milliseconds decide nothing
+LEAST_RANK = 0.9
+IMPOSSIBLE_RATIO = 100.0  # off by more than any runtime's worst kernel, less than a mistaken unit
+RATES: dict[DeviceKind, tuple[float, float]] = {
+    "server CPU": (1e9, 2e13), "desktop CPU": (3e8, 1e13), "laptop CPU": (2e8, 1e13), "phone": (1e8, 5e12),
+    "single-board computer": (3e7, 1e12), "embedded GPU": (1e9, 1e14), "GPU": (1e10, 1e15), "NPU": (1e9, 1e15),
+    "FPGA": (1e8, 1e14),
+}  # fmt: skip
+"""Multiply-accumulates a second of the network that makes the best use of such a device: from a tenth of what the
+slowest of its kind in public tables reaches to ten times what the fastest does, batch 1 or more."""
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """One row of a table. where: file and row, for messages. spread_ms: between its runs; NaN where not known."""
+
+    name: str
+    graph: KernelGraph
+    latency_ms: float
+    where: str
+    spread_ms: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a table says of a device. cannot: what is left out of the table besides what the fit itself shows."""
+
+    name: str
+    kind: DeviceKind
+    runtime: str
+    runtime_version: str
+    provider: str
+    threads: int
+    source: str
+    licence: str
+    system: str = "unknown"
+    cannot: tuple[str, ...] = ()
+
+
+def import_device(
+    rows: Sequence[TimedNetwork], device: Device, name: str, folder: Path | None = None, *, seconds: float | None = None
+) -> HardwareProfile:
+    """Fit and store the profile of `device`; returns what was stored. Nothing is written before all is checked.
+
+    folder: where profile.yaml and calibration.json go, by default the user's cache folder. seconds: the moment to be
+    noted, by default now. Raises ConfigError (file and row) on what cannot be a measurement, or too few rows.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
+            next_step="give another --name",
+        )
+    profile, calibration = assemble(rows, device, name, time.time() if seconds is None else seconds)
+    save_profile(profile, calibration.as_json(), folder or cache_folder() / "profiles" / name)
+    return profile
+
+
+def assemble(
+    rows: Sequence[TimedNetwork], device: Device, name: str, unix_s: float
+) -> tuple[HardwareProfile, Calibration]:
+    """The profile and its calibration; nothing is written. Errors as `import_device`."""
+    machine = Machine(columns="work")
+    for row in rows:
+        if not (np.isfinite(row.latency_ms) and row.latency_ms > 0):
+            raise ConfigError(
+                f"{row.where}: latency {row.latency_ms} ms of {row.name!r} is no measurement",
+                next_step="mend or delete this row",
+            )
+    used, rare = _common(rows, machine)
+    if len(used) < LEAST_NETWORKS:
+        raise ConfigError(
+            f"{len(used)} networks are too few to fit a device to and check it: {LEAST_NETWORKS} are needed"
+            + (f" (not counted, for operators that fewer than {LEAST_PER_CLASS} have: {rare})" if rare else ""),
+            next_step="measure more networks, of different kinds and sizes, on this device",
+        )
+    _check_rate(used, device)
+    found = fit_few_networks([Observation(row.graph, row.latency_ms) for row in used], machine)
+    _check_each(used, found)
+    held, interval = _held_out(used, found)
+    use, reason = _use(held, interval)
+    calibration = Calibration(
+        block=machine.block,
+        cache_bytes=machine.cache_bytes,
+        columns=machine.columns,
+        coefficients=dict(found.fit.coefficients),
+        classes={
+            kind: ClassRange(
+                low=dict(known.low), high=dict(known.high), observations=known.observations,
+                spread=found.fit.spread[kind],
+            )
+            for kind, known in found.fit.ranges.items()
+        },
+        intervals={"fp32": interval},
+        runtime_memory_mb=0.0,
+        energy_model=EnergyModel().constants(),
+        seed=0,
+        observations=len(used),
+        rows_digest=hashlib.sha256("\n".join(f"{row.name} {row.latency_ms!r}" for row in used).encode()).hexdigest(),
+        versions={"numpy": version("numpy")},
+        measured_s=0.0,
+    )  # fmt: skip
+    spreads = np.array([[row.spread_ms / row.latency_ms * 100, row.spread_ms] for row in used])
+    known = spreads[np.isfinite(spreads).all(axis=1)]
+    profile = HardwareProfile(
+        name=name,
+        description=f"{device.name}, {device.runtime}, {device.threads} thread{'s' if device.threads > 1 else ''}; "
+        f"fitted to {len(used)} networks of a table",
+        fingerprint=Fingerprint(
+            cpu=device.name, cores=device.threads, instruction_sets=(), system=device.system, runtime=device.runtime,
+            runtime_version=device.runtime_version,
+        ),
+        execution_provider=device.provider,
+        threads=device.threads,
+        memory_mb=None,
+        precisions=("fp32",),
+        channel_multiple=1,
+        int8=Int8Facts(),
+        protocol=MeasurementProtocol(),
+        noise_floor_percent=float(np.median(known[:, 0])) if len(known) else 0.0,
+        noise_floor_ms=float(np.median(known[:, 1])) if len(known) else 0.0,
+        energy=EnergySource(kind="model", detail=MODEL_NAME),
+        calibrated_unix_s=unix_s,
+        calibration="imported",
+        held_out=(held,),
+        calibration_digest=hashlib.sha256(calibration_text(calibration.as_json()).encode()).hexdigest(),
+        imported=Imported(
+            kind=device.kind,
+            source=device.source,
+            licence=device.licence,
+            networks=len(used),
+            use=use,
+            reason=reason,
+            cannot=(
+                *device.cannot,
+                *((f"networks like {rare}: too few of the table have their operators",) if rare else ()),
+                "int8, batches other than the table's, and operators that are not in it",
+                "which channel multiple pays, and the memory of the runtime itself",
+                "energy other than by the model named above: none was measured",
+            ),
+        ),
+    )  # fmt: skip
+    return profile, calibration
+
+
+def _common(rows: Sequence[TimedNetwork], machine: Machine) -> tuple[list[TimedNetwork], str]:
+    """The rows whose every kernel class is in LEAST_PER_CLASS of them or more, and the names of the others."""
+    used = list(rows)
+    while True:
+        kinds = {row.where: {kernel_class(kernel, machine) for kernel in row.graph.rows} for row in used}
+        seen = Counter(kind for found in kinds.values() for kind in found)
+        kept = [row for row in used if all(seen[kind] >= LEAST_PER_CLASS for kind in kinds[row.where])]
+        if len(kept) == len(used):
+            return used, ", ".join(row.name for row in rows if row not in kept)
+        used = kept
+
+
+def _check_rate(rows: Sequence[TimedNetwork], device: Device) -> None:
+    """Raises ConfigError where no device of this kind is so fast or slow: the column is in another unit."""
+    low, high = RATES[device.kind]
+    best = max(rows, key=lambda row: row.graph.macs / row.latency_ms)
+    rate = best.graph.macs / best.latency_ms * 1e3
+    if not low <= rate <= high:
+        unit = "seconds" if rate > high else "microseconds"
+        raise ConfigError(
+            f"{best.where}: {best.name!r} in {best.latency_ms:g} ms would be {rate:.1e} multiply-accumulates a second; "
+            f"a {device.kind} makes {low:.0e} to {high:.0e}. Are these {unit}?",
+            next_step="convert the column to milliseconds, or name another kind of device",
+        )
+
+
+def _check_each(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> None:
+    """Raises ConfigError on a row that all others contradict by more than any network differs from another."""
+    ratios = np.where(np.isfinite(found.ratios), found.ratios, 1.0)
+    worst = int(np.argmax(np.abs(np.log(ratios))))
+    ratio = float(ratios[worst])
+    if max(ratio, 1 / ratio) > IMPOSSIBLE_RATIO:
+        row = rows[worst]
+        raise ConfigError(
+            f"{row.where}: {row.name!r} in {row.latency_ms:g} ms, where the other rows say about "
+            f"{row.latency_ms / ratio:.3g} ms: mixed-up units, or no measurement",
+            next_step="bring all rows to milliseconds, or delete this one",
+        )
+
+
+def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[HeldOut, Interval]:
+    from scipy.stats import spearmanr
+
+    priced = np.isfinite(found.ratios)
+    ratios = found.ratios[priced]
+    measured = np.array([row.latency_ms for row in rows])[priced]
+    predicted = measured / ratios
+    error = np.abs(predicted / measured - 1)
+    inside = []
+    for line in range(len(ratios)):  # by the interval of the others
+        other = interval_of(np.delete(ratios, line))
+        inside.append(other.low <= ratios[line] <= other.high)
+    held = HeldOut(
+        precision="fp32",
+        networks=len(ratios),
+        families=tuple(row.name for row, known in zip(rows, priced, strict=True) if known),
+        within_5_percent=float(np.mean(error <= 0.05)),
+        within_10_percent=float(np.mean(error <= 0.10)),
+        within_15_percent=float(np.mean(error <= 0.15)),
+        mape_percent=float(error.mean() * 100),
+        rank_correlation=float(spearmanr(measured, predicted).statistic),
+        interval_coverage=float(np.mean(inside)),
+        left_out="one network",
+    )
+    return held, interval_of(ratios)
+
+
+def _use(held: HeldOut, interval: Interval) -> tuple[Use, str]:
+    """What the errors allow, and why."""
+    wide = interval.high / interval.low
+    if held.networks < LEAST_FOR_LIMITS:
+        return "rank only", f"{held.networks} networks are too few for an interval: {LEAST_FOR_LIMITS} are needed"
+    if held.rank_correlation < LEAST_RANK:
+        return "rank only", f"rank correlation {held.rank_correlation:.2f} on networks left out"
+    if wide > WIDEST:
+        return "rank only", f"nine in ten networks left out lie within a factor of {wide:.1f}, not of {WIDEST:g}"
+    return "limits", f"{held.networks} networks left out one by one, nine in ten within a factor of {wide:.1f}"

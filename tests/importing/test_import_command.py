@@ -1,0 +1,209 @@
+"""`automc profile import`: what a table becomes, and what is refused with its row and nothing written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from automc.cost.graph import graph_from_onnx
+
+MACS_PER_MS = 2e6
+CALL_MS = 0.05
+
+
+def network(path: Path, channels: int, depth: int, side: int) -> float:
+    """A plain network in `path`; its milliseconds on a made-up device: 0.05 a convolution, 2 million MACs in one."""
+    import numpy as np
+
+    nodes, weights, image, inputs = [], [], "image", 3
+    for at in range(depth):
+        kernel = 3 if at % 2 == 0 else 1
+        values = np.zeros((channels, inputs, kernel, kernel), np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{at}"))
+        nodes.append(helper.make_node("Conv", [image, f"w{at}"], [f"c{at}"], f"conv{at}", pads=[kernel // 2] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{at}"], [f"r{at}"], f"relu{at}"))
+        image, inputs = f"r{at}", channels
+    graph = helper.make_graph(
+        nodes, "plain", [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info(image, TensorProto.FLOAT, [1, channels, side, side])], weights,
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return depth * CALL_MS + graph_from_onnx(path, level="extended").macs / MACS_PER_MS
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def rows(home: Path) -> list[dict[str, object]]:
+    """22 networks on a device whose every kernel follows the same two prices."""
+    made = []
+    for at in range(22):
+        name = f"n{at}.onnx"
+        milliseconds = network(home / name, 8 + 8 * (at % 4), 2 + at % 5, 12 + 4 * (at % 3))
+        made.append({"model": name, "latency_ms": milliseconds})
+    return made
+
+
+def run(automc, table: Path, *more: str):
+    return automc(
+        "profile", "import", "csv", str(table), "--name", "board", "--device", "a board", "--kind", "phone",
+        "--runtime", "tflite", *more,
+    )  # fmt: skip
+
+
+def refused(answer, home: Path, *parts: str) -> None:
+    assert answer.code == 2
+    for part in parts:
+        assert part in answer.err
+    assert "next:" in answer.err
+    assert not (home / "home" / "profiles").exists()
+
+
+def test_a_table_becomes_a_profile_that_predicts(automc, home: Path, rows) -> None:
+    answer = run(automc, write(home / "board.csv", rows))
+    assert answer.code == 0, answer.err
+    for part in ("tflite", "phone", "limits", "given by the user", "which channel multiple pays"):
+        assert part in answer.out
+    line = next(line for line in automc("profile", "list").out.splitlines() if line.startswith("board"))
+    for part in ("a board", "phone", "tflite unstated, 1 thread(s)", "fp32", "(n=22)", "limits", "model"):
+        assert part in line
+    truth = network(home / "new.onnx", 28, 4, 16)
+    total = automc("predict", str(home / "new.onnx"), "--profile", "board", "--json").json["total"]["latency_ms"]
+    assert total["value"] == pytest.approx(truth, rel=0.15)
+    assert total["low"] <= total["value"] <= total["high"]
+
+
+def test_the_same_table_gives_the_same_coefficients(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", rows)
+    texts = []
+    for folder in ("one", "two"):
+        assert run(automc, table, "--folder", str(home / folder)).code == 0
+        texts.append((home / folder / "calibration.json").read_text())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("value", ["nan", "0", "-1.5", "inf", "", "fast"])
+def test_a_row_that_is_no_measurement_is_named(automc, home: Path, rows, value: str) -> None:
+    rows[4]["latency_ms"] = value
+    refused(run(automc, write(home / "board.csv", rows)), home, "board.csv: row 6", "latency_ms")
+
+
+def test_a_row_in_another_unit_is_named(automc, home: Path, rows) -> None:
+    rows[4]["latency_ms"] = float(rows[4]["latency_ms"]) * 1000
+    refused(run(automc, write(home / "board.csv", rows)), home, "board.csv: row 6", "mixed-up units")
+
+
+def test_a_whole_column_in_another_unit_is_caught_by_what_the_kind_of_device_can_do(automc, home: Path, rows) -> None:
+    for row in rows:
+        row["latency_ms"] = float(row["latency_ms"]) * 1000
+    refused(run(automc, write(home / "board.csv", rows)), home, "Are these microseconds?")
+
+
+def test_too_few_rows_are_refused(automc, home: Path, rows) -> None:
+    refused(run(automc, write(home / "board.csv", rows[:7])), home, "7 networks are too few", "8 are needed")
+
+
+def test_rows_of_another_runtime_are_refused(automc, home: Path, rows) -> None:
+    mixed = [{**row, "runtime": "onnxruntime" if at == 2 else "tflite"} for at, row in enumerate(rows)]
+    refused(run(automc, write(home / "board.csv", mixed)), home, "board.csv: row 4", "'onnxruntime'")
+
+
+def test_few_networks_rank_only(automc, home: Path, rows) -> None:
+    answer = run(automc, write(home / "board.csv", rows[:12]))
+    assert answer.code == 0, answer.err
+    assert "rank only: 12 networks are too few for an interval" in answer.out
+
+
+def test_a_missing_column_says_which_there_are(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", [{"model": row["model"], "latency_us": 3} for row in rows])
+    refused(run(automc, table), home, "no column latency_ms; it has model, latency_us")
+
+
+def aihub_rows(rows) -> list[dict[str, object]]:
+    return [
+        {
+            "model_id": str(row["model"]).removesuffix(".onnx"), "component": "whole", "precision": "float",
+            "device": "a phone", "runtime": "onnx", "latency_ms": row["latency_ms"], "compute_unit": "NPU",
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def run_aihub(automc, table: Path, models: Path):
+    return automc(
+        "profile", "import", "aihub", str(table), "--name", "npu", "--device", "a phone", "--models", str(models)
+    )
+
+
+def test_aihub_uses_the_models_that_are_there(automc, home: Path, rows) -> None:
+    listed = aihub_rows(rows)
+    listed += [{**listed[0], "model_id": "absent"}, {**listed[0], "precision": "w8a8", "latency_ms": "nan"}]
+    answer = run_aihub(automc, write(home / "hub.csv", listed), home)
+    assert answer.code == 0, answer.err
+    for part in ("AI Hub onnx", "Qualcomm AI Hub Models' performance table", "BSD-3-Clause", "w8a8 and w8a16"):
+        assert part in answer.out
+
+
+def test_aihub_without_graphs_is_no_profile(automc, home: Path, rows) -> None:
+    table = write(home / "hub.csv", aihub_rows(rows))
+    (home / "empty").mkdir()
+    refused(run_aihub(automc, table, home / "empty"), home, "0 of the table's 22 models", "the table has no graphs")
+
+
+def run_ncnn(automc, table: Path, device: str, *more: str):
+    return automc("profile", "import", "ncnn", str(table), "--name", "n", "--device", device, "--kind", "phone", *more)
+
+
+@pytest.fixture
+def ncnn_table(home: Path) -> Path:
+    """Ten networks of two convolutions on one device, two runs, the second one short; one more device."""
+    import json
+
+    texts, rows = {}, []
+    for at in range(10):
+        filters, side = 8 + 8 * (at % 4), 16 + 8 * (at % 3)
+        first, second = 27 * filters, filters * filters
+        texts[f"n{at}"] = (
+            "7767517\n3 3\n"
+            f"Input data 0 1 data 0={side} 1={side} 2=3\n"
+            f"Convolution a 1 1 data a 0={filters} 1=3 4=1 5=1 6={first} 9=1\n"
+            f"Convolution b 1 1 a b 0={filters} 1=1 5=1 6={second} 9=1\n"
+        )
+        milliseconds = 0.1 + (first + second) * side * side / MACS_PER_MS
+        cells = {"avg_ms": milliseconds * 1.01, "num_threads": 1, "gpu_device": -1.0, "model": f"n{at}"}
+        rows.append({"device": "Board A (fast)", "run_id": 1, "min_ms": milliseconds, **cells})
+        if at < 3:
+            rows.append({"device": "Board A (fast)", "run_id": 2, "min_ms": milliseconds, **cells})
+    rows.append({**rows[0], "device": "Board B", "num_threads": 4})
+    (home / "graphs.json").write_text(json.dumps(texts))
+    return write(home / "ncnn.csv", rows)
+
+
+def test_ncnn_takes_the_fullest_run_of_one_device(automc, home: Path, ncnn_table: Path) -> None:
+    answer = run_ncnn(automc, ncnn_table, "board a", "--graphs", str(home / "graphs.json"))
+    assert answer.code == 0, answer.err
+    assert "'Board A (fast)', run 1, CPU, 1 thread(s)" in answer.out
+    assert "rank only: 10 networks are too few" in answer.out
+
+
+def test_ncnn_names_the_devices_and_settings_there_are(automc, home: Path, ncnn_table: Path) -> None:
+    graphs = ("--graphs", str(home / "graphs.json"))
+    refused(run_ncnn(automc, ncnn_table, "board", *graphs), home, "2 devices are called 'board'", "Board A", "Board B")
+    refused(run_ncnn(automc, ncnn_table, "board b", *graphs), home, "not timed with 1 thread(s)", "--threads 4")
+    refused(run_ncnn(automc, ncnn_table, "board a"), home, "model_params.json.gz: no such file")
