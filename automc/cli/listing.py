@@ -36,8 +36,8 @@ def runs(
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder", next_step="automc runs DIR, or begin one: automc demo")
-    found = [_described(path.parent) for path in folder.glob(f"*/{LOCK}")]
-    found.sort(key=lambda entry: str(entry["changed"]), reverse=True)
+    folders = sorted((path.parent for path in folder.glob(f"*/{LOCK}")), key=_changed, reverse=True)
+    found = [_described(path) for path in folders]
     if as_json:
         print_json(found)
         return
@@ -48,15 +48,21 @@ def runs(
     print_columns(header, [_row(entry) for entry in found])
 
 
+def _changed(folder: Path) -> float:
+    """Unix seconds of the last line or decision that was written."""
+    from automc.run import LOCK
+
+    return max(path.stat().st_mtime for path in (folder / LOCK, folder / "journal.jsonl") if path.exists())
+
+
 def _described(folder: Path) -> dict[str, JsonValue]:
     """A run that cannot be read is listed with the reason: the others are not to blame."""
     from automc.errors import AutomcError
-    from automc.run import LOCK, Run, in_use
+    from automc.run import Run, in_use
 
-    newest = max(path.stat().st_mtime for path in (folder / LOCK, folder / "journal.jsonl") if path.exists())
     entry: dict[str, JsonValue] = {
         "run": str(folder),
-        "changed": datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
+        "changed": datetime.fromtimestamp(_changed(folder), UTC).isoformat(timespec="seconds"),
     }
     try:
         run = Run.open(folder)
@@ -96,7 +102,7 @@ def _figures(point: FrontPoint) -> dict[str, JsonValue]:
 def _row(entry: dict[str, JsonValue]) -> Sequence[str]:
     if entry["state"] == "damaged":
         return (
-            str(entry["run"]), str(entry["changed"]), "", f"damaged: {entry['problem']}", "", "", "",
+            str(entry["run"]), str(entry["changed"]), "", f"damaged: {str(entry['problem']).splitlines()[0]}", "", "", "",
             str(entry["next"] or ""),
         )  # fmt: skip
     chosen = entry["chosen"]
