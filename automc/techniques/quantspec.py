@@ -32,7 +32,7 @@ FOLDED_ACTIVATIONS = frozenset({"Relu", "Clip"})
 """Vanish into the saturation of the quantisation behind them when they alone follow a quantised operator."""
 
 FOLLOWING_OPS = frozenset(
-    {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity"}
+    {"MaxPool", "ReduceMax", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity"}
 )
 """Move or select values: on a quantised input they run on its integers and hand on its scale."""
 

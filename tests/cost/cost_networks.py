@@ -181,6 +181,17 @@ class Series(nn.Module):
         return self.body(x)
 
 
+class Highest(nn.Module):
+    """The largest of every channel over time, as networks of texts and signals pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv1d(4, 32, 5, padding=2), nn.ReLU()), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).amax(2))
+
+
 def plain() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
@@ -222,6 +233,7 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mean_head": (MeanHead, (1, 3, 16, 16)),
     "mixed": (Mixed, (1, 3, 32, 32)),
     "series": (Series, (1, 1, 96)),
+    "highest": (Highest, (1, 4, 24)),
     "encoder": (Encoder, (1, 12)),
     "vision_encoder": (example_networks.Encoder, (1, 3, 32, 32)),
     "torch_encoder": (TorchEncoder, (1, 12, 32)),

@@ -217,7 +217,7 @@ def test_operators_with_scaled_or_transposed_operands_and_constant_sums_stay_flo
 def test_what_quantisation_does_with_an_operator_is_one_rule() -> None:
     assert role("Conv") == "integer"
     assert role("Clip") == "activation"
-    assert role("MaxPool") == "follow"
+    assert role("MaxPool") == role("ReduceMax") == "follow"
     assert role("HardSwish") == role("Softmax") == "float"
 
 
