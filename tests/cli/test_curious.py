@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def test_a_dry_run_of_a_network_names_it_its_data_and_the_device(automc, tmp_pat
     assert plan["model"].startswith("digits: ")
     assert plan["data"].startswith("train ")
     assert plan["device"].startswith("host")
+    assert re.match(r"about \d+:\d\d \(a training step [\d.e-]+ s, an export [\d.e-]+ s, a scoring ", plan["time"])
 
 
 def test_a_dry_run_refuses_what_the_search_would(automc, tmp_path: Path) -> None:
