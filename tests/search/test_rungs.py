@@ -112,3 +112,15 @@ def test_each_rung_trains_on_from_the_weights_of_the_one_before_and_the_report_s
             assert f"unknown ({len(both)} in both)" in words
     assert told[2]["rank_correlation"] is None
     assert "top rung" in words
+    check_that_the_page_is_opened(run, monkeypatch, automc)
+
+
+def check_that_the_page_is_opened(run: Run, monkeypatch: pytest.MonkeyPatch, automc: Any) -> None:
+    page, asked = run.folder / "report.html", list[str]()
+    for there in (True, False):
+        monkeypatch.setattr("webbrowser.open", lambda uri, there=there: asked.append(uri) or there)
+        answer = automc("report", run.folder, "--open")
+        assert f"report: {page}" in answer.out
+        assert answer.code == (0 if there else 1)
+        assert ("no browser could be started here" in answer.err) == (not there)
+    assert asked == [page.resolve().as_uri()] * 2
