@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from automc.search.rescoring import Rescored
 
 LOCK = "config.lock.yaml"
+_HELD_FOR_A_LOOK_S = 0.2
 
 
 class ArtifactStore:
@@ -277,14 +279,20 @@ class Run:
     def _hold(self) -> None:
         """One writer per run: an advisory lock that dies with its process."""
         self._held = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._held.close()
-            raise RunError(
-                f"{self.folder}: another process is running it",
-                next_step="wait for it, or give another folder: --run DIR",
-            ) from error
+        deadline = time.monotonic() + _HELD_FOR_A_LOOK_S
+        while True:
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if time.monotonic() < deadline:  # `in_use` holds it for the moment that it looks
+                    time.sleep(0.01)
+                    continue
+                self._held.close()
+                raise RunError(
+                    f"{self.folder}: another process is running it",
+                    next_step="wait for it, or give another folder: --run DIR",
+                ) from error
 
 
 def in_use(folder: Path) -> bool:

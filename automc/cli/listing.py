@@ -36,7 +36,7 @@ def runs(
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder", next_step="automc runs DIR, or begin one: automc demo")
-    folders = sorted((path.parent for path in folder.glob(f"*/{LOCK}")), key=_changed, reverse=True)
+    folders = sorted((path.parent for path in folder.glob(f"*/{LOCK}")), key=_changed_unix_s, reverse=True)
     found = [_described(path) for path in folders]
     if as_json:
         print_json(found)
@@ -48,8 +48,7 @@ def runs(
     print_columns(header, [_row(entry) for entry in found])
 
 
-def _changed(folder: Path) -> float:
-    """Unix seconds of the last line or decision that was written."""
+def _changed_unix_s(folder: Path) -> float:
     from automc.run import LOCK
 
     return max(path.stat().st_mtime for path in (folder / LOCK, folder / "journal.jsonl") if path.exists())
@@ -62,14 +61,14 @@ def _described(folder: Path) -> dict[str, JsonValue]:
 
     entry: dict[str, JsonValue] = {
         "run": str(folder),
-        "changed": datetime.fromtimestamp(_changed(folder), UTC).isoformat(timespec="seconds"),
+        "changed": datetime.fromtimestamp(_changed_unix_s(folder), UTC).isoformat(timespec="seconds"),
     }
     try:
         run = Run.open(folder)
         points = run.finalists() if run.has_finalists else []
     except AutomcError as error:
         return {**entry, "state": "damaged", "problem": error.message, "next": error.next_step}
-    state = "finished" if run.finished else "running" if in_use(folder) else _unfinished(run)
+    state = "finished" if run.finished else "running" if in_use(folder) else _unfinished(run, points)
     chosen = next((point for point in points if point.chosen), None)
     return {
         **entry,
@@ -86,10 +85,16 @@ def _described(folder: Path) -> dict[str, JsonValue]:
     }
 
 
-def _unfinished(run: Run) -> str:
-    """What a run without an end is: its finalists were measured, and none could be chosen, or it was cut off."""
-    chosen_once = run.journal.last("end") is not None  # then it was given more time, and cut off in it
-    return "nothing meets its limits" if run.has_finalists and not chosen_once else "interrupted"
+def _unfinished(run: Run, points: Sequence[FrontPoint]) -> str:
+    """What a run without an end is: its finalists were measured, and none could be chosen, or it was cut off.
+
+    One that was cut off after it had been given more time still has the finalists of before.
+    """
+    if not points or any(point.chosen for point in points):
+        return "interrupted"
+    front, journal = run.folder / "front.json", run.folder / "journal.jsonl"
+    extended = run.journal.last("extended") is not None
+    return "interrupted" if extended and front.stat().st_mtime < journal.stat().st_mtime else "nothing meets its limits"
 
 
 def _figures(point: FrontPoint) -> dict[str, JsonValue]:
@@ -101,9 +106,9 @@ def _figures(point: FrontPoint) -> dict[str, JsonValue]:
 
 def _row(entry: dict[str, JsonValue]) -> Sequence[str]:
     if entry["state"] == "damaged":
-        problem = str(entry["problem"]).splitlines()[0]
         return (
-            str(entry["run"]), str(entry["changed"]), "", f"damaged: {problem}", "", "", "", str(entry["next"] or "")
+            str(entry["run"]), str(entry["changed"]), "", f"damaged: {entry['problem']}", "", "", "",
+            str(entry["next"] or ""),
         )  # fmt: skip
     chosen = entry["chosen"]
     said = ""

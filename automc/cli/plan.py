@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from automc.config import SearchConfig
+    from automc.search.progress import Watcher
     from automc.space import SearchSpace
+
+_LOOK_S = 2.0  # for what the time of a search hardly depends on
 
 Plan = dict[str, "JsonValue"]
 
 
-def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None) -> Plan:
+def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None, watch: Watcher) -> Plan:
     """The plan of a search, one entry a subject. Nothing is written; raises what the search would refuse to start for.
 
-    folder: as --run; default runs/ and the config's name.
+    folder: as --run; default runs/ and the config's name. The time is predicted from one export, one scoring and three
+    training steps, which take a few seconds.
     """
     from automc.evaluate import SelfScored
     from automc.search.checking import check
@@ -49,8 +53,7 @@ def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None) -
     for index, rung in enumerate(config.search.rungs):
         anchors = sum(len(anchor.candidates) for anchor in space.anchors) if index < 2 else len(space.anchors)
         plan[f"rung {index}"] = f"{rung.candidates} candidates and {anchors} anchors, {rung.steps} optimiser steps each"
-    if config.search.minutes is not None:
-        plan["time"] = f"{config.search.minutes:g} minutes of searching: the rungs again and again, or cut short"
+    plan["time"] = _time(config, root, watch, trains=not isinstance(workload, SelfScored))
     executor = config.executor
     plan["executor"] = "this process" if executor.kind == "inline" else f"ray, {executor.workers} workers"
     plan["end"] = f"{config.search.finalists} finalists and the anchors re-measured; bundled: {config.choose}"
@@ -61,7 +64,30 @@ def print_plan(plan: Plan, arguments: str) -> None:
     """arguments: what `automc search` and `automc doctor` are given."""
     for key, value in plan.items():
         typer.echo(f"{key + ':':12} {value}")
-    typer.echo(f"nothing was written; how long it takes, and whether it can work: automc doctor {arguments}")
+    typer.echo(f"nothing was written; whether it can work, and what stands in the way: automc doctor {arguments}")
+
+
+def _time(config: SearchConfig, root: Path | None, watch: Watcher, *, trains: bool) -> str:
+    """How long the search will take, as far as that can be told."""
+    from automc.doctor.budget import Budget
+    from automc.doctor.effort import clock_text
+    from automc.doctor.examine import examine
+
+    once = "next to none, as nothing is trained"
+    if trains:
+        short = Budget(leaks_s=0.0, accuracy_s=_LOOK_S, space_s=_LOOK_S)
+        effort = examine(config, data_root=root, budget=short, watch=watch).effort
+        once = "unknown, the network cannot be tried: automc doctor says why"
+        if effort is not None:
+            once = (
+                f"about {clock_text(effort.seconds)} (a training step {effort.step_s:.3g} s, an export "
+                f"{effort.export_s:.3g} s, a scoring {effort.scoring_s:.3g} s, here and now)"
+            )
+    if config.search.minutes is None:
+        return once
+    return (
+        f"{config.search.minutes:g} minutes of searching: the rungs again and again, or cut short; once through: {once}"
+    )
 
 
 def _run(folder: Path) -> str:

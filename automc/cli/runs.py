@@ -149,7 +149,9 @@ def report(
 
     Example: automc report runs/demo --open
     """
-    from automc.errors import RunError
+    import webbrowser
+
+    from automc.errors import AutomcError, RunError
     from automc.run import Run
 
     run = Run.open(folder)
@@ -165,5 +167,7 @@ def report(
         print_words(said)
         print_rungs(rungs)
         typer.echo(f"report: {page}")
-    if show:
-        typer.launch(page.resolve().as_uri())
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        raise AutomcError(
+            f"{page}: no browser could be started here", next_step="copy the page to where there is one: it is one file"
+        )

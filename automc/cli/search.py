@@ -81,8 +81,10 @@ def search(
         _search(resolved, data_root, folder, as_json)
         return
     from automc.cli.plan import plan_of, print_plan
+    from automc.cli.progress import ProgressDisplay
 
-    plan = plan_of(resolved, data_root, folder)
+    with ProgressDisplay() as display:
+        plan = plan_of(resolved, data_root, folder, display)
     if as_json:
         print_json(plan)
     else:

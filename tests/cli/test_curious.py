@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from automc.config import dump_config, parse_config
 from automc.errors import RunInterrupted
 from automc.run import LOCK, Run
-from automc.search.loop import search
+from automc.search.loop import resume, search
 from automc.search.progress import Progress
 
 RUNGS = [{"candidates": 6, "steps": 0}, {"candidates": 2, "steps": 1}]
@@ -63,6 +66,33 @@ def test_every_run_of_a_folder_is_listed_with_its_state_and_what_to_do_next(auto
     assert "strict" in page.out.splitlines()[1]  # the latest first
 
 
+@pytest.mark.parametrize("max_latency_ms", [None, 0.5])
+def test_a_run_that_was_given_more_time_and_then_cut_off_is_interrupted_though_it_has_finalists(
+    automc, tmp_path: Path, max_latency_ms: float | None
+) -> None:
+    """0.5 ms is what no candidate meets: there was no choice before, and it is not the last word."""
+    limits = {"max_drop_points": None, "max_latency_ms": max_latency_ms}
+    folder = tmp_path / "runs" / "more"
+    automc("search", write_config(tmp_path, constraints=limits), "--run", folder)
+
+    def state() -> tuple[str, str]:
+        (entry,) = json.loads(automc("runs", tmp_path / "runs", "--json").out)
+        return entry["state"], entry["next"]
+
+    assert state()[0] == ("finished" if max_latency_ms is None else "nothing meets its limits")
+    with pytest.raises(RunInterrupted):
+        resume(folder, minutes=0.01, watch=interrupt)
+    assert state() == ("interrupted", f"automc resume {folder}")
+
+
+def test_looking_at_a_run_does_not_keep_others_from_going_on_with_it(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", parse_config({}, "a test"), data_root=None).close()
+    with (tmp_path / "run" / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        Run.open(tmp_path / "run", writable=True).close()
+
+
 def test_a_run_that_is_being_written_is_said_to_run(automc, tmp_path: Path) -> None:
     file = write_config(tmp_path)
     seen: list[str] = []
@@ -107,6 +137,7 @@ def test_a_dry_run_of_a_network_names_it_its_data_and_the_device(automc, tmp_pat
     assert plan["model"].startswith("digits: ")
     assert plan["data"].startswith("train ")
     assert plan["device"].startswith("host")
+    assert re.match(r"about \d+:\d\d \(a training step [\d.e-]+ s, an export [\d.e-]+ s, a scoring ", plan["time"])
 
 
 def test_a_dry_run_refuses_what_the_search_would(automc, tmp_path: Path) -> None:

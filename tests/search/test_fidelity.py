@@ -85,6 +85,15 @@ def test_dominated_failed_and_repeated_networks_stay_below() -> None:
     assert ids(distinct(trials)) == ["front_a", "dominated", "front_b"]
 
 
+def test_within_a_front_the_lonely_go_up_before_the_crowded() -> None:
+    """All four are on one front. Its ends first; of the middle ones the one whose neighbours are farther apart."""
+    # in ranges of 0.8 and 8 ms: near (0.9 - 0.8) / 0.8 + (9 - 7) / 8 = 0.375, far (0.88 - 0.1) / 0.8 + (8.5 - 1) / 8
+    trials = [
+        trial("near", 0.88, 8.5), trial("best", 0.9, 9.0), trial("far", 0.8, 7.0), trial("fastest", 0.1, 1.0),
+    ]  # fmt: skip
+    assert ids(promoted(trials, 3, OBJECTIVES, frozenset())) == ["best", "fastest", "far"]
+
+
 def test_equal_networks_that_will_be_trained_differently_are_both_kept() -> None:
     def twin(name: str, recovery: str) -> Trial:
         made = trial(name, 0.9, 2.0, onnx="same")
