@@ -73,7 +73,6 @@ class Device:
     kind: DeviceKind
     runtime: str
     runtime_version: str
-    provider: str
     threads: int
     source: str
     licence: str
@@ -153,7 +152,6 @@ def assemble(
             cpu=device.name, cores=device.threads, instruction_sets=(), system=device.system, runtime=device.runtime,
             runtime_version=device.runtime_version,
         ),
-        execution_provider=device.provider,
         threads=device.threads,
         memory_mb=None,
         precisions=("fp32",),
