@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,8 +110,10 @@ class CalibratedPredictor:
         covered = sum(latency for latency, _, inside in parts if inside)
         energy = sum(energy for _, energy, _ in parts)
         coverage = covered / latency if latency else 1.0
+        estimate = self._latency(latency, coverage, self._interval(graph))
         return Costs(
-            self._latency(latency, coverage, self._interval(graph)),
+            # networks much smaller than any that was fitted: their time may be what every run takes, and nothing else
+            replace(estimate, high=estimate.high + (1.0 - coverage) * self._calibration.unresolved_ms),
             self._joules(energy, coverage),
             self._memory(graph),
         )

@@ -134,6 +134,7 @@ def assemble(
             for kind, known in found.fit.ranges.items()
         },
         intervals={"fp32": interval},
+        unresolved_ms=(interval.high - 1) * min(row.latency_ms for row in used),
         runtime_memory_mb=0.0,
         energy_model=EnergyModel().constants(),
         seed=0,
