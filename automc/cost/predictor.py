@@ -190,8 +190,9 @@ class CalibratedPredictor:
         weights, live = graph.weight_bytes / 2**20, graph.peak_activation_bytes / 2**20
         runtime = self._calibration.runtime_memory_mb
         return Estimate(
-            runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0, self._source
-        )
+            runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0,
+            self._source + ("" if self.profile.imported is None else ", without the runtime's own memory"),
+        )  # fmt: skip
 
 
 def shapes_of(row: KernelRow) -> str:
