@@ -82,8 +82,17 @@ def show(name: Name, as_json: AsJson = False) -> None:
     for key, value in (
         ("name", f"{profile.name} ({profile_folder(name)})"),
         ("description", profile.description),
-        ("device", f"{mark.cpu}, {mark.cores} cores, {mark.system}, {' '.join(mark.instruction_sets)}"),
-        ("runtime", f"{_runtime(profile)}, {profile.execution_provider}, {profile.threads} thread(s)"),
+        (
+            "device",
+            mark.cpu
+            if profile.imported
+            else f"{mark.cpu}, {mark.cores} cores, {mark.system}, {' '.join(mark.instruction_sets)}",
+        ),
+        (
+            "runtime",
+            f"{_runtime(profile)}, {'' if profile.imported else profile.execution_provider + ', '}"
+            f"{profile.threads} thread(s)",
+        ),
         ("memory", "not known" if profile.memory_mb is None else f"{profile.memory_mb:.0f} MB"),
         *(
             (

@@ -84,7 +84,7 @@ def import_ncnn(
 
     float networks at batch 1 of a single run; their layer graphs lie beside the table (model_params.json.gz).
 
-    Example: automc profile import ncnn ncnn_benchmark.csv.gz --device 'Raspberry Pi 5' --name pi5 --kind phone
+    Example: automc profile import ncnn ncnn_benchmark.csv.gz --device 'Snapdragon 855+' --name sd855 --kind phone
     """
     from automc.importing.ncnn import read_ncnn
 

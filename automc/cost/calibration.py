@@ -44,6 +44,8 @@ class Calibration(Frozen):
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
+    unresolved_ms: float = 0.0
+    """What a run may take whatever the network, that the smallest network fitted is too large to tell."""
     runtime_memory_mb: float
     energy_model: dict[str, float]
     seed: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,8 +110,10 @@ class CalibratedPredictor:
         covered = sum(latency for latency, _, inside in parts if inside)
         energy = sum(energy for _, energy, _ in parts)
         coverage = covered / latency if latency else 1.0
+        estimate = self._latency(latency, coverage, self._interval(graph))
         return Costs(
-            self._latency(latency, coverage, self._interval(graph)),
+            # networks much smaller than any that was fitted: their time may be what every run takes, and nothing else
+            replace(estimate, high=estimate.high + (1.0 - coverage) * self._calibration.unresolved_ms),
             self._joules(energy, coverage),
             self._memory(graph),
         )
@@ -188,8 +190,9 @@ class CalibratedPredictor:
         weights, live = graph.weight_bytes / 2**20, graph.peak_activation_bytes / 2**20
         runtime = self._calibration.runtime_memory_mb
         return Estimate(
-            runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0, self._source
-        )
+            runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0,
+            self._source + ("" if self.profile.imported is None else ", without the runtime's own memory"),
+        )  # fmt: skip
 
 
 def shapes_of(row: KernelRow) -> str:

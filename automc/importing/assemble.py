@@ -73,7 +73,6 @@ class Device:
     kind: DeviceKind
     runtime: str
     runtime_version: str
-    provider: str
     threads: int
     source: str
     licence: str
@@ -135,6 +134,7 @@ def assemble(
             for kind, known in found.fit.ranges.items()
         },
         intervals={"fp32": interval},
+        unresolved_ms=(interval.high - 1) * min(row.latency_ms for row in used),
         runtime_memory_mb=0.0,
         energy_model=EnergyModel().constants(),
         seed=0,
@@ -153,7 +153,6 @@ def assemble(
             cpu=device.name, cores=device.threads, instruction_sets=(), system=device.system, runtime=device.runtime,
             runtime_version=device.runtime_version,
         ),
-        execution_provider=device.provider,
         threads=device.threads,
         memory_mb=None,
         precisions=("fp32",),

@@ -84,9 +84,8 @@ def read_ncnn(
     return timed, Device(
         name=name,
         kind=kind,
-        runtime="ncnn",
-        runtime_version=f"unstated (run {chosen})",
-        provider=f"ncnn {unit}",
+        runtime="ncnn on Vulkan" if gpu else "ncnn",
+        runtime_version="unstated",
         threads=threads,
         source=f"{SOURCE}, {name!r}, run {chosen}, {where}, smallest of its loops",
         licence=LICENCE,

@@ -44,7 +44,7 @@ def read_csv(
                 )
     timed = [_timed(row, table.parent / row.cells["model"], row.cells["model"]) for row in rows]
     return timed, Device(
-        name=device, kind=kind, runtime=runtime, runtime_version=version, provider=runtime, threads=threads,
+        name=device, kind=kind, runtime=runtime, runtime_version=version, threads=threads,
         source=source or f"{table.name}, given by the user", licence=licence,
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def read_aihub(
         )
     timed = [_timed(row, models / f"{row.cells['model_id']}.onnx", row.cells["model_id"]) for row in here]
     return timed, Device(
-        name=device, kind=kind, runtime=f"AI Hub {runtime}", runtime_version="unstated", provider=unit, threads=1,
+        name=device, kind=kind, runtime=f"AI Hub {runtime} on {unit}", runtime_version="unstated", threads=1,
         source=f"{AIHUB_SOURCE}, {device!r}, {runtime}, {unit}, float", licence="BSD-3-Clause",
         cannot=("w8a8 and w8a16: only float was fitted", f"layers that {runtime} does not place on the {unit}"),
     )  # fmt: skip

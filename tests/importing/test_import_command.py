@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import onnx
@@ -173,8 +174,6 @@ def run_ncnn(automc, table: Path, device: str, *more: str):
 @pytest.fixture
 def ncnn_table(home: Path) -> Path:
     """Ten networks of two convolutions on one device, two runs, the second one short; one more device."""
-    import json
-
     texts, rows = {}, []
     for at in range(10):
         filters, side = 8 + 8 * (at % 4), 16 + 8 * (at % 3)
@@ -207,3 +206,21 @@ def test_ncnn_names_the_devices_and_settings_there_are(automc, home: Path, ncnn_
     refused(run_ncnn(automc, ncnn_table, "board", *graphs), home, "2 devices are called 'board'", "Board A", "Board B")
     refused(run_ncnn(automc, ncnn_table, "board b", *graphs), home, "not timed with 1 thread(s)", "--threads 4")
     refused(run_ncnn(automc, ncnn_table, "board a"), home, "model_params.json.gz: no such file")
+
+
+def test_a_network_far_smaller_than_any_of_the_table_gets_an_interval_up_to_what_the_table_could_not_tell(
+    automc, home: Path, rows
+) -> None:
+    for at, row in enumerate(rows):
+        row["latency_ms"] = float(row["latency_ms"]) * (1.0 if at % 2 else 1.2)  # so that the table leaves a doubt
+    assert run(automc, write(home / "board.csv", rows)).code == 0
+    network(home / "tiny.onnx", 1, 1, 4)
+    total = automc("predict", str(home / "tiny.onnx"), "--profile", "board", "--json").json["total"]["latency_ms"]
+    smallest = min(float(row["latency_ms"]) for row in rows)
+    stored = json.loads((home / "home" / "profiles" / "board" / "calibration.json").read_text())
+    high = stored["intervals"]["fp32"]["high"]
+    assert stored["unresolved_ms"] == pytest.approx((high - 1) * smallest)
+    outside = 1 - total["coverage"]
+    assert outside > 0.5
+    assert total["high"] == pytest.approx(total["value"] * high * (1 + outside) + outside * (high - 1) * smallest)
+    assert high > 1.01
