@@ -106,9 +106,9 @@ def _figures(point: FrontPoint) -> dict[str, JsonValue]:
 
 def _row(entry: dict[str, JsonValue]) -> Sequence[str]:
     if entry["state"] == "damaged":
+        problem = str(entry["problem"]).splitlines()[0]
         return (
-            str(entry["run"]), str(entry["changed"]), "", f"damaged: {entry['problem']}", "", "", "",
-            str(entry["next"] or ""),
+            str(entry["run"]), str(entry["changed"]), "", f"damaged: {problem}", "", "", "", str(entry["next"] or "")
         )  # fmt: skip
     chosen = entry["chosen"]
     said = ""
