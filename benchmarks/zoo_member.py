@@ -156,7 +156,7 @@ class Member:
         for trial in run.trials():
             if not trial.ok:
                 names = [step.technique for step in trial.candidate.steps if step.technique in STRUCTURAL]
-                outcomes[(names or ["int8"])[0]] = {"failure": trial.failure.kind, "message": trial.failure.message}
+                outcomes[(names or ["int8"])[0]] = {"failure": trial.failure.kind, "message": trial.failure.reason}
         for name, point in points.items():
             figures = {
                 key: point.figures[key].value for key in ("test_accuracy", "size_bytes", "latency_ms", "speedup")

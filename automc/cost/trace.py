@@ -22,7 +22,8 @@ from automc.cost.attention import ATTENTION
 from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
 from automc.cost.recorder import Recorder
-from automc.errors import UnseenOperatorError
+from automc.errors import CompressionError, UnseenOperatorError
+from automc.outputs import tensors_of
 from automc.techniques._probing import RUN_FAILURES
 
 if TYPE_CHECKING:
@@ -168,15 +169,12 @@ def _inference_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def _tensors(result: object) -> list[torch.Tensor]:
-    """Tensors of a forward's result, in order. Raises UnseenOperatorError where there are none."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    parts = list(result.values()) if isinstance(result, Mapping) else result
-    found = [item for item in parts if isinstance(item, torch.Tensor)] if isinstance(parts, list | tuple) else []
-    if not found:
-        raise UnseenOperatorError(f"the network returns {type(result).__name__}, in which no tensor was found")
-    return found
+def _tensors(result: object) -> tuple[torch.Tensor, ...]:
+    """Tensors of a forward's result, in order. Raises UnseenOperatorError, chained, where there are none."""
+    try:
+        return tensors_of(result)
+    except CompressionError as error:
+        raise UnseenOperatorError(error.message) from error
 
 
 _LEFT_ALONE = frozenset({

@@ -94,6 +94,21 @@ def test_a_group_whose_slice_would_change_more_than_its_channels_is_refused() ->
     assert coupling.refused["first"] == "slicing its channels is not the same as zeroing them"
 
 
+def test_a_group_whose_slice_would_change_another_output_is_refused() -> None:
+    class TwoAnswers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.first(x)
+            return self.head(self.second(x).mean((2, 3))), x.mean(1)
+
+    coupling = couple(TwoAnswers().eval(), PICTURE)
+    assert [group.root for group in coupling.groups] == ["second"]
+    assert coupling.refused["first"] == "slicing its channels is not the same as zeroing them"
+
+
 def test_a_shortcut_written_inside_forward_refuses_its_groups_alone() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
