@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,8 @@ def limited(command: list[str], environment: dict[str, str], log: Path) -> str:
             elif memory_mb > LIMIT_MB:
                 broken = f"over {LIMIT_MB:.0f} MB"
             if broken:
+                child.send_signal(signal.SIGUSR1)  # it writes down where it is
+                time.sleep(1.0)
                 child.kill()
                 return broken
     return "" if child.returncode == 0 else f"the process ended with {child.returncode}"

@@ -11,7 +11,9 @@ anything else is a traceback.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
+import signal
 import sys
 import time
 import traceback
@@ -172,8 +174,8 @@ class Member:
 
 
 def main(name: str, folder: str) -> None:
-    member = Member(name, Path(folder))
-    member.run()
+    faulthandler.register(signal.SIGUSR1)
+    Member(name, Path(folder)).run()
 
 
 if __name__ == "__main__":

@@ -192,8 +192,23 @@ def as_exported(graph: onnx.ModelProto) -> onnx.ModelProto:
     while True:
         again = optimised(current, level="basic")
         if len(again.graph.node) == len(current.graph.node):
-            return again
+            return _with_free_names(again, graph)
         current = again
+
+
+def _with_free_names(settled: onnx.ModelProto, graph: onnx.ModelProto) -> onnx.ModelProto:
+    """`settled`, which is changed: weights that the runtime made of `graph` get names it will not make again.
+
+    A Gemm that stays for a later level (beside an attention) is given shapes of the same names, and those that are
+    there already are refused: "Attempt to replace the existing tensor".
+    """
+    known = {item.name for item in graph.graph.initializer}
+    names = {item.name: f"{item.name}.settled" for item in settled.graph.initializer if item.name not in known}
+    for item in settled.graph.initializer:
+        item.name = names.get(item.name, item.name)
+    for node in settled.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return settled
 
 
 def _is_settled(graph: onnx.ModelProto) -> bool:
