@@ -113,7 +113,12 @@ def optimise_offline(model: onnx.ModelProto, level: Literal["basic", "extended"]
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
-    """First output of `model` on ONNX Runtime CPU at ORT_ENABLE_ALL; `inputs` in the order of the graph's inputs.
+    """First output of `model`, as `run_all`."""
+    return run_all(model, inputs, threads)[0]
+
+
+def run_all(model: onnx.ModelProto, inputs: Sequence[np.ndarray], threads: int = 1) -> list[np.ndarray]:
+    """Outputs of `model` on ONNX Runtime CPU at ORT_ENABLE_ALL; `inputs` in the order of the graph's inputs.
 
     Opens a session per call: for one batch. Raises ExportError, chained, where ONNX Runtime refuses graph or inputs.
     """
@@ -121,8 +126,8 @@ def run_onnx(model: onnx.ModelProto, inputs: Sequence[np.ndarray], threads: int 
     names = [given.name for given in session.get_inputs()]
     if len(names) != len(inputs):
         raise ValueError(f"the graph takes {len(names)} inputs ({', '.join(names)}), {len(inputs)} were given")
-    output: np.ndarray = session.run(None, dict(zip(names, inputs, strict=True)))[0]
-    return output
+    outputs: list[np.ndarray] = session.run(None, dict(zip(names, inputs, strict=True)))
+    return outputs
 
 
 def open_session(model: onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -149,17 +154,35 @@ def expose(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
 def check_parity(
     torch_model: nn.Module, onnx_model: onnx.ModelProto, inputs: Sequence[torch.Tensor], *, tolerance: float = 1e-4
 ) -> float:
-    """Largest absolute difference of the outputs over the largest absolute torch output (1e-6 or so for float32).
+    """Largest absolute difference of an output over the largest absolute value torch gives for it (1e-6 or so).
 
-    Raises ParityError where it exceeds `tolerance`, where shapes differ, or where either side is not finite.
+    Every output counts, by its own range. Raises ParityError where one exceeds `tolerance`, where their number or
+    shapes differ, or where either side is not finite.
     """
     import torch
 
+    from automc.outputs import tensors_of
+
     network = copy.deepcopy(torch_model).eval()
     with torch.no_grad():
-        expected = network(*inputs).detach().cpu().numpy()
-    actual = run_onnx(onnx_model, [tensor.detach().cpu().numpy() for tensor in inputs])
-    return compare(expected, actual, tolerance=tolerance)
+        expected = [tensor.detach().cpu().numpy() for tensor in tensors_of(network(*inputs))]
+    actual = run_all(onnx_model, [tensor.detach().cpu().numpy() for tensor in inputs])
+    return compare_all(expected, actual, tolerance=tolerance)
+
+
+def compare_all(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], *, tolerance: float) -> float:
+    """The largest `compare` of the outputs, pair by pair. Raises ParityError as `check_parity` does."""
+    if len(expected) != len(actual):
+        raise ParityError(f"the graph gives {len(actual)} outputs, the network {len(expected)}")
+    worst = 0.0
+    for index, (wanted, given) in enumerate(zip(expected, actual, strict=True)):
+        try:
+            worst = max(worst, compare(wanted, given, tolerance=tolerance))
+        except ParityError as error:
+            if len(expected) == 1:
+                raise
+            raise ParityError(f"output {index}: {error.message}") from error
+    return worst
 
 
 def compare(expected: np.ndarray, actual: np.ndarray, *, tolerance: float) -> float:

@@ -22,7 +22,8 @@ from automc.cost.attention import ATTENTION
 from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
 from automc.cost.recorder import Recorder
-from automc.errors import UnseenOperatorError
+from automc.errors import CompressionError, UnseenOperatorError
+from automc.outputs import tensors_of
 from automc.techniques._probing import RUN_FAILURES
 
 if TYPE_CHECKING:
@@ -168,15 +169,12 @@ def _inference_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def _tensors(result: object) -> list[torch.Tensor]:
-    """Tensors of a forward's result, in order. Raises UnseenOperatorError where there are none."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    parts = list(result.values()) if isinstance(result, Mapping) else result
-    found = [item for item in parts if isinstance(item, torch.Tensor)] if isinstance(parts, list | tuple) else []
-    if not found:
-        raise UnseenOperatorError(f"the network returns {type(result).__name__}, in which no tensor was found")
-    return found
+def _tensors(result: object) -> tuple[torch.Tensor, ...]:
+    """Tensors of a forward's result, in order. Raises UnseenOperatorError, chained, where there are none."""
+    try:
+        return tensors_of(result)
+    except CompressionError as error:
+        raise UnseenOperatorError(error.message) from error
 
 
 _LEFT_ALONE = frozenset({
@@ -194,8 +192,23 @@ def as_exported(graph: onnx.ModelProto) -> onnx.ModelProto:
     while True:
         again = optimised(current, level="basic")
         if len(again.graph.node) == len(current.graph.node):
-            return again
+            return _with_free_names(again, graph)
         current = again
+
+
+def _with_free_names(settled: onnx.ModelProto, graph: onnx.ModelProto) -> onnx.ModelProto:
+    """`settled`, which is changed: weights that the runtime made of `graph` get names it will not make again.
+
+    A Gemm that stays for a later level (beside an attention) is given shapes of the same names, and those that are
+    there already are refused: "Attempt to replace the existing tensor".
+    """
+    known = {item.name for item in graph.graph.initializer}
+    names = {item.name: f"{item.name}.settled" for item in settled.graph.initializer if item.name not in known}
+    for item in settled.graph.initializer:
+        item.name = names.get(item.name, item.name)
+    for node in settled.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return settled
 
 
 def _is_settled(graph: onnx.ModelProto) -> bool:

@@ -12,6 +12,7 @@ from automc.errors import AutomcError, CompressionError, ExportError, ParityErro
 from automc.sources import Site, site_of_error
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import torch
     from torch import nn
@@ -72,7 +73,7 @@ def forms_of(
     import torch
 
     from automc.cost.graph import operators_from_trace
-    from automc.export import export_onnx, run_onnx
+    from automc.export import export_onnx, run_all
 
     stages: list[Stage] = []
 
@@ -90,11 +91,11 @@ def forms_of(
         stages.append(Stage(name, True, clock() - started, say(made)))
         return made
 
-    def run_both() -> torch.Tensor:
+    def run_both() -> tuple[torch.Tensor, ...]:
         _run(model, tuple(torch.cat([tensor, tensor]) for tensor in example_inputs))  # training, export and scoring do
         return _run(model, example_inputs)
 
-    attempt("runs", run_both, lambda output: f"on one sample and on two; gives {list(output.shape)} {output.dtype}")
+    attempt("runs", run_both, lambda outputs: f"on one sample and on two; gives {_shapes(outputs)}")
     traced = attempt(
         "traced",
         lambda: operators_from_trace(model, example_inputs),
@@ -111,12 +112,12 @@ def forms_of(
     inputs = samples or example_inputs
 
     def compare() -> tuple[float, float]:
-        from automc.export import compare
+        from automc.export import compare_all
 
-        expected = _run(model, inputs).cpu().numpy()
-        actual = run_onnx(exported, [tensor.cpu().numpy() for tensor in inputs])
-        relative = compare(expected, actual, tolerance=1e-4)
-        return float(abs(expected - actual).max()), relative
+        expected = [tensor.cpu().numpy() for tensor in _run(model, inputs)]
+        actual = run_all(exported, [tensor.cpu().numpy() for tensor in inputs])
+        relative = compare_all(expected, actual, tolerance=1e-4)
+        return _largest_difference(expected, actual), relative
 
     attempt(
         "parity",
@@ -129,15 +130,26 @@ def forms_of(
     return Forms(tuple(stages), traced, exported)
 
 
-def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """First tensor of what a copy of the network, in eval mode, gives."""
+def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Every tensor of what a copy of the network, in eval mode, gives."""
     import torch
 
+    from automc.outputs import tensors_of
+
     with torch.no_grad():
-        output = copy.deepcopy(model).eval()(*inputs)
-    while not isinstance(output, torch.Tensor):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+        return tensors_of(copy.deepcopy(model).eval()(*inputs))
+
+
+def _shapes(outputs: tuple[torch.Tensor, ...]) -> str:
+    shown = ", ".join(f"{list(output.shape)} {output.dtype}" for output in outputs[:4])
+    return shown + (f" and {len(outputs) - 4} more" if len(outputs) > 4 else "")
+
+
+def _largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
+    """Over all outputs, whose number and shapes agree; 0.0 where they are empty."""
+    return max(
+        float(abs(left.astype(float) - right).max(initial=0.0)) for left, right in zip(expected, actual, strict=True)
+    )
 
 
 def _turned(work: Callable[[], T], model: nn.Module) -> T:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from automc.outputs import tensors_of
+
 RUN_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
 """What torch modules raise when shapes or attributes no longer fit; caught only around probes of an edited copy."""
 
@@ -33,8 +35,8 @@ def probe_inputs(example_inputs: tuple[torch.Tensor, ...], seed: int, batch: int
     )
 
 
-def run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """First tensor of the network's output, in eval mode and without gradients; `model` is left as it was."""
+def run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Every tensor the network gives, in eval mode and without gradients; `model` is left as it was."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -43,9 +45,7 @@ def run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     finally:
         for module, mode in training.items():
             module.training = mode
-    while not isinstance(output, torch.Tensor):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+    return tensors_of(output)
 
 
 def record_calls(

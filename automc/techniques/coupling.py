@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from automc.errors import CompressionError
 from automc.sources import Site, site_of_error
+from automc.techniques._following import Followed, follow
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, run
 from automc.techniques.edits import apply_edits, channels, is_depthwise
 from automc.techniques.plan import SliceEdit
@@ -220,18 +221,19 @@ def _trace(
             reasons[(name, "out", 0)] = Refusal("no gradient of the output reaches it, so its readers are unknown")
             joined.find((name, "out", 0))
             continue
-        pruner = graph.get_pruner_of_module(module)
         width = channels(module, "out")
         for index in range(width):
             joined.find((name, "out", index))
         try:
-            items = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
+            followed = follow(graph, module, width)
+        except CompressionError as error:
+            reasons[(name, "out", 0)] = Refusal(error.message)
+            continue
         except (*RUN_FAILURES, RecursionError) as error:
             reasons[(name, "out", 0)] = Refusal(f"Torch-Pruning cannot follow it: {error!r}")
             continue
-        for position in range(len(items)):
-            item = items[position]
-            _join_item(joined, reasons, names, name, item.dep, item.idxs, item.root_idxs, graph)
+        for item in followed:
+            _join_item(joined, reasons, names, name, item)
     for name in order:
         _tie_convolution_groups(joined, name, traced.get_submodule(name))
     return joined, reasons, tuple(order)
@@ -242,12 +244,9 @@ def _join_item(
     reasons: dict[Channel, Refusal],
     names: Mapping[nn.Module, str],
     root: str,
-    dependency: object,
-    indices: list[int],
-    root_indices: list[int],
-    graph: object,
+    item: Followed,
 ) -> None:
-    target = dependency.target.module  # type: ignore[attr-defined]
+    target, root_indices = item.dependency.target.module, item.roots
     name = names.get(target) if isinstance(target, nn.Module) else None
     if name is None:
         if isinstance(target, nn.Parameter):
@@ -255,7 +254,7 @@ def _join_item(
             reasons.update({(root, "out", index): refusal for index in root_indices})
         return
     if _is_producer(target):
-        axis = "out" if dependency.handler.__name__ == "prune_out_channels" else "in"  # type: ignore[attr-defined]
+        axis = "out" if item.dependency.handler.__name__ == "prune_out_channels" else "in"
     elif is_depthwise(target) or isinstance(target, _BatchNorm | nn.InstanceNorm1d | nn.InstanceNorm2d):
         axis = "out"
     elif isinstance(target, nn.PReLU):
@@ -266,7 +265,7 @@ def _join_item(
         refusal = Refusal(f"{type(target).__name__} {name} works across its channels", site=Site(name))
         reasons.update({(root, "out", index): refusal for index in root_indices})
         return
-    for index, root_index in zip(indices, root_indices, strict=True):
+    for index, root_index in zip(item.indices, root_indices, strict=True):
         joined.join((root, "out", root_index), (name, axis, index))
 
 
@@ -343,8 +342,9 @@ def _why_not(model: nn.Module, groups: tuple[Group, ...], example_inputs: tuple[
     except (CompressionError, *RUN_FAILURES) as error:
         reason = f"the network does not run without some of its channels ({type(error).__name__}: {error})"
         return Refusal(reason, layers, site_of_error(error, model))
-    if actual.shape != expected.shape:
+    if [tensor.shape for tensor in actual] != [tensor.shape for tensor in expected]:
         return Refusal("its channels are an output of the network", layers)
-    if float((actual - expected).abs().max()) > _TOLERANCE * max(float(expected.abs().max()), 1e-6):
-        return Refusal("slicing its channels is not the same as zeroing them", layers)
+    for cut, zeroed in zip(actual, expected, strict=True):
+        if zeroed.numel() and float((cut - zeroed).abs().max()) > _TOLERANCE * max(float(zeroed.abs().max()), 1e-6):
+            return Refusal("slicing its channels is not the same as zeroing them", layers)
     return None

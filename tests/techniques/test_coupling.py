@@ -94,6 +94,21 @@ def test_a_group_whose_slice_would_change_more_than_its_channels_is_refused() ->
     assert coupling.refused["first"] == "slicing its channels is not the same as zeroing them"
 
 
+def test_a_group_whose_slice_would_change_another_output_is_refused() -> None:
+    class TwoAnswers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.first(x)
+            return self.head(self.second(x).mean((2, 3))), x.mean(1)
+
+    coupling = couple(TwoAnswers().eval(), PICTURE)
+    assert [group.root for group in coupling.groups] == ["second"]
+    assert coupling.refused["first"] == "slicing its channels is not the same as zeroing them"
+
+
 def test_a_shortcut_written_inside_forward_refuses_its_groups_alone() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
@@ -142,6 +157,33 @@ def test_a_network_torch_pruning_cannot_trace_is_a_compression_error() -> None:
     with pytest.raises(CompressionError, match="Torch-Pruning cannot trace") as caught:
         couple(Wrapped().eval(), (torch.zeros(1, 4),))
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+class SharedKeys(nn.Module):
+    """Two heads that attend with one key and value, and their positions turned in: as Llama does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 16)
+        self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 8), nn.Linear(16, 8)
+        self.out, self.up, self.down = nn.Linear(16, 16), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.register_buffer("turn", torch.linspace(0.1, 1.0, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        shape = (*x.shape[:2], -1, 8)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = (t * self.turn + torch.cat((-t[..., 4:], t[..., :4]), -1) * self.turn for t in (q, k))
+        k, v = (t[:, :, None].expand(-1, -1, 2, -1, -1).reshape(q.shape) for t in (k, v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(mixed.transpose(1, 2).reshape(x.shape))
+        return x + self.down(self.up(x).relu())
+
+
+def test_channels_that_are_followed_round_in_circles_refuse_their_group_alone() -> None:
+    coupling = couple(SharedKeys().eval(), (torch.zeros(1, 6, 4),))
+    assert [group.root for group in coupling.groups] == ["up"]
+    assert "round in circles" in coupling.refused["q"]
 
 
 def test_the_network_is_left_as_it_was() -> None:

@@ -1,0 +1,32 @@
+"""What a network returns, whatever it is wrapped in: a tensor, a tuple, a dictionary, a library's record of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from automc.errors import CompressionError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def tensors_of(output: object) -> tuple[torch.Tensor, ...]:
+    """Every tensor in what a forward returned, in the order of an exported graph's outputs; at least one.
+
+    Raises CompressionError where there is none, or none that the exporter could find.
+    """
+    import torch
+    from torch.utils._pytree import tree_leaves  # what torch.export takes networks' outputs apart with
+
+    found = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))
+    if not found:
+        raise CompressionError(
+            f"the network returns {type(output).__name__}, in which no tensor was found",
+            next_step="let its forward return a tensor, or a tuple, list or dict of tensors",
+        )
+    return found
+
+
+def first_tensor(output: object) -> torch.Tensor:
+    """The tensor that is scored: the first in what a forward returned. Raises CompressionError as `tensors_of`."""
+    return tensors_of(output)[0]
