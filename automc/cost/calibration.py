@@ -79,6 +79,8 @@ def load_calibration(profile: HardwareProfile, folder: Path | None = None) -> Ca
     """
     path = (folder or profile_folder(profile.name)) / "calibration.json"
     again = f"automc profile calibrate {profile.name}"
+    if profile.imported is not None:
+        again = f"automc profile import, from {profile.imported.source}"
     if not path.is_file():
         raise StaleCalibrationError(
             f"{path}: no such file, so profile {profile.name!r} cannot predict", next_step=again

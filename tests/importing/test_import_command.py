@@ -224,3 +224,13 @@ def test_a_network_far_smaller_than_any_of_the_table_gets_an_interval_up_to_what
     assert outside > 0.5
     assert total["high"] == pytest.approx(total["value"] * high * (1 + outside) + outside * (high - 1) * smallest)
     assert high > 1.01
+
+
+def test_half_a_profile_predicts_nothing_and_says_to_import_it_again(automc, home: Path, rows) -> None:
+    assert run(automc, write(home / "board.csv", rows)).code == 0
+    folder = home / "home" / "profiles" / "board"
+    (folder / "calibration.json").write_text((folder / "calibration.json").read_text().replace("0", "1", 1))
+    answer = automc("predict", str(home / "n3.onnx"), "--profile", "board")
+    assert answer.code != 0
+    assert "is not what profile 'board' was calibrated with" in answer.err
+    assert "next: automc profile import, from board.csv, given by the user" in answer.err
