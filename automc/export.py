@@ -23,6 +23,7 @@ import onnx
 
 from automc.canonical import canonical, clean, name_after_modules
 from automc.errors import ExportError, MeasurementError, ParityError
+from automc.outputs import records_of, tensors_alone, tensors_of
 from automc.translation import OPSET, shortcuts, translations
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def export_onnx(
     example_inputs: one tensor per model input, first axis the batch (any size). The graph's inputs are called
     `input` (or `input_0`, `input_1`, ...), its output `output` (or `output_0`, ...); nodes and weights bear the names
     of the modules they came from. dynamic_batch: the first axis of every input is the symbol `batch`.
-    The model is not changed. Raises ExportError, chained, where the exporter refuses the network.
+    What the network answers besides tensors (a decoder's cache) is left out. The model is not changed. Raises
+    ExportError, chained, where the exporter refuses the network.
     """
     import torch
 
@@ -63,6 +65,8 @@ def export_onnx(
         inputs = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in inputs)
         shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
     with torch.no_grad(), _quiet(), shortcuts():
+        if records_of(network(*inputs)):
+            network.forward = tensors_alone(network.forward)
         try:
             program = torch.onnx.export(
                 network,
@@ -160,8 +164,6 @@ def check_parity(
     shapes differ, or where either side is not finite.
     """
     import torch
-
-    from automc.outputs import tensors_of
 
     network = copy.deepcopy(torch_model).eval()
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from automc.errors import CompressionError
@@ -25,6 +27,26 @@ def tensors_of(output: object) -> tuple[torch.Tensor, ...]:
             next_step="let its forward return a tensor, or a tuple, list or dict of tensors",
         )
     return found
+
+
+def records_of(output: object) -> tuple[str, ...]:
+    """Classes of what is in a forward's answer and no export can hold, such as a decoder's cache; plain values do not
+    count."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    plain = (torch.Tensor, type(None), bool, int, float, str)
+    return tuple(dict.fromkeys(type(leaf).__name__ for leaf in tree_leaves(output) if not isinstance(leaf, plain)))
+
+
+def tensors_alone(forward: Callable[..., object]) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """`forward` with the same parameters, answering its tensors and nothing else."""
+
+    @functools.wraps(forward)
+    def answer(*args: object, **kwargs: object) -> tuple[torch.Tensor, ...]:
+        return tensors_of(forward(*args, **kwargs))
+
+    return answer
 
 
 def first_tensor(output: object) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from automc.errors import CompressionError, ParityError
 from automc.export import check_parity, compare_all, export_onnx
-from automc.outputs import first_tensor, tensors_of
+from automc.outputs import first_tensor, records_of, tensors_of
 
 ONE = torch.zeros(1, 3, 8, 8)
 Pair = namedtuple("Pair", ["left", "right"])
@@ -55,6 +55,33 @@ def test_parity_is_of_every_output() -> None:
     other.load_state_dict(model.state_dict())
     with pytest.raises(ParityError, match=r"output 1: the graph differs from the network by 9\.90e-03"):
         check_parity(other, graph, pictures)  # by 0.01 / 1.01 of its range; the first output is the same
+
+
+class Cache:
+    """What a decoder remembers: a class that torch knows nothing of."""
+
+    def __init__(self, keys: torch.Tensor) -> None:
+        self.keys = keys
+
+
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        keys = self.first(x)
+        return {"logits": self.second(keys), "cache": Cache(keys), "loss": None}
+
+
+def test_what_is_no_tensor_is_left_out_of_the_export_and_named() -> None:
+    model = Remembers().eval()
+    graph = export_onnx(model, (torch.zeros(1, 4),))
+    assert [output.name for output in graph.graph.output] == ["output"]
+    assert [node.name for node in graph.graph.node] == ["first", "second"]
+    assert check_parity(model, graph, (torch.randn(3, 4),)) < 1e-5
+    assert records_of(model(torch.zeros(1, 4))) == ("Cache",)
+    assert "forward" not in vars(model)
 
 
 def test_another_number_of_outputs_is_no_parity() -> None:

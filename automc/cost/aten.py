@@ -314,7 +314,8 @@ def _unbind(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], resu
 
 def _concatenate(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     axis = int(args[1]) if len(args) > 1 else int(kwargs.get("dim", 0))
-    recorder.emit("Concat", [recorder.name(item) for item in args[0]], result, axis=axis)
+    parts = [item for item in args[0] if tuple(item.shape) != (0,)]  # torch takes one of no values for nothing
+    recorder.emit("Concat", [recorder.name(item) for item in parts], result, axis=axis)
 
 
 def _stack(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:

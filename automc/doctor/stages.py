@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from automc.doctor.diagnosis import Stage, StageName
 from automc.errors import AutomcError, CompressionError, ExportError, ParityError, PredictorError
+from automc.outputs import records_of, tensors_of
 from automc.sources import Site, site_of_error
 
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ def forms_of(
         stages.append(Stage(name, True, clock() - started, say(made)))
         return made
 
-    def run_both() -> tuple[torch.Tensor, ...]:
-        _run(model, tuple(torch.cat([tensor, tensor]) for tensor in example_inputs))  # training, export and scoring do
+    def run_both() -> object:
+        tensors_of(_run(model, tuple(torch.cat([item, item]) for item in example_inputs)))  # as training and scoring do
         return _run(model, example_inputs)
 
-    attempt("runs", run_both, lambda outputs: f"on one sample and on two; gives {_shapes(outputs)}")
+    attempt("runs", run_both, lambda output: f"on one sample and on two; gives {_in_words(output)}")
     traced = attempt(
         "traced",
         lambda: operators_from_trace(model, example_inputs),
@@ -114,7 +115,7 @@ def forms_of(
     def compare() -> tuple[float, float]:
         from automc.export import compare_all
 
-        expected = [tensor.cpu().numpy() for tensor in _run(model, inputs)]
+        expected = [tensor.cpu().numpy() for tensor in tensors_of(_run(model, inputs))]
         actual = run_all(exported, [tensor.cpu().numpy() for tensor in inputs])
         relative = compare_all(expected, actual, tolerance=1e-4)
         return _largest_difference(expected, actual), relative
@@ -130,19 +131,20 @@ def forms_of(
     return Forms(tuple(stages), traced, exported)
 
 
-def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Every tensor of what a copy of the network, in eval mode, gives."""
+def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> object:
+    """What a copy of the network, in eval mode, gives."""
     import torch
 
-    from automc.outputs import tensors_of
-
     with torch.no_grad():
-        return tensors_of(copy.deepcopy(model).eval()(*inputs))
+        return copy.deepcopy(model).eval()(*inputs)
 
 
-def _shapes(outputs: tuple[torch.Tensor, ...]) -> str:
-    shown = ", ".join(f"{list(output.shape)} {output.dtype}" for output in outputs[:4])
-    return shown + (f" and {len(outputs) - 4} more" if len(outputs) > 4 else "")
+def _in_words(output: object) -> str:
+    """Shapes and types of the tensors in what a network gives, and what of it an export leaves out."""
+    tensors, records = tensors_of(output), records_of(output)
+    shown = ", ".join(f"{list(tensor.shape)} {tensor.dtype}" for tensor in tensors[:4])
+    shown += f" and {len(tensors) - 4} more" if len(tensors) > 4 else ""
+    return shown + (f"; an export leaves out {', '.join(records)}" if records else "")
 
 
 def _largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
