@@ -25,7 +25,7 @@ def drawn(space: str, **options: Any) -> Callable[[], nn.Module]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = getattr(_hub(), space)(**options)
-            return made.freeze(made.random(random_state=np.random.RandomState(0)))  # type: ignore[no-any-return]
+            return made.random(random_state=np.random.RandomState(0))  # type: ignore[no-any-return]
 
     return build
 
