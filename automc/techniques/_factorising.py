@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,7 +14,7 @@ from torch.nn.utils import parametrize
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.sources import forward_site
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
-from automc.techniques.edits import apply_edits
+from automc.techniques.edits import apply_edits, shapes_alone
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 
@@ -241,7 +240,7 @@ def _faster(
     cost = context.cost
     if cost is None or not proposed:
         return proposed
-    shapes = copy.deepcopy(model).to("meta")
+    shapes = shapes_alone(model)
     try:
         before = cost(shapes).latency_ms.value
     except UnseenOperatorError as error:

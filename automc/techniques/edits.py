@@ -49,6 +49,16 @@ def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = Non
     return edited
 
 
+def shapes_alone(model: nn.Module) -> nn.Module:
+    """A copy of `model` on the meta device, as `apply` takes it for shapes alone; no weight is copied."""
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
 def set_module(model: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` where `model` has the module called `name` (dotted path, not the root)."""
     parent, _, leaf = name.rpartition(".")

@@ -23,6 +23,8 @@ FLOAT, INTEGER = Candidate((SPLIT,)), Candidate((SPLIT, INT8))
 class ByPrecision:
     """In fp32 every multiply-accumulate costs; in int8 every kernel does, so two thin layers cost more than one."""
 
+    level = "all"
+
     def predict(self, graph: KernelGraph) -> Costs:
         integer = any(row.precision == "int8" for row in graph.rows)
         value = float(len(graph.rows)) if integer else graph.macs / 1e6
