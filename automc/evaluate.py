@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,6 +149,7 @@ class Evaluator:
         self.predictor: Predictor = load_predictor(self.profile, profile_folder)
         self._teachers: dict[str, nn.Module] = {}
         self._lowerings = Lowerings()
+        self._latencies_ms: dict[Precision, dict[Hashable, float | str]] = {}
 
     @cached_property
     def base(self) -> nn.Module:
@@ -253,6 +254,7 @@ class Evaluator:
             calibration=lambda: self.workload.split("calibration"),
             cost=lambda model: self.cost(model, precision),
             seed=seed,
+            latencies_ms=self._latencies_ms.setdefault(precision, {}),
         )
 
     def cost(self, model: nn.Module, precision: Precision) -> Costs:

@@ -6,7 +6,7 @@ its kernels by the shapes it works on. A network of a known structure whose kern
 any other is lowered in full, and learnt from. What two lowerings say differently of one key is never recalled again.
 
 A structure is the operators, how they are wired, and every extent as far as the runtime may decide by it: below a block
-of 16 by its value, from there on by the powers of two it holds; where operators compare extents, also which of them are equal.
+of 16 by its value, from there on by the powers of two it holds; and, where operators compare extents, which are equal.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from automc.evaluate import Evaluator
 
 REMEMBERED_BYTES = 512 * 2**20
-"""Networks between steps are kept as long as their weights fit in this; a chain differs from its neighbour in its tail."""
+"""Networks between steps are kept while their weights fit in it: a chain differs from its neighbour in its tail."""
 
 
 @dataclass(frozen=True)
