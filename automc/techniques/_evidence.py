@@ -46,7 +46,7 @@ _OF_TORCH = frozenset({"training", "_parameters", "_buffers", "_modules", "_non_
 def _settings(module: nn.Module) -> list[Hashable]:
     found: list[Hashable] = []
     for name, value in vars(module).items():
-        if name in _OF_TORCH or (not value and name.startswith("_")):
+        if name in _OF_TORCH or (isinstance(value, dict) and not value):  # no hooks, say
             continue
         found.append((name, _by_value(value)))
     return found
