@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from automc.cost.kernels import Precision
+    from automc.cost.kernels import KernelGraph, Precision
     from automc.cost.predictor import Costs, Predictor
     from automc.profiles import HardwareProfile
     from automc.techniques.technique import PlanContext
@@ -138,6 +138,7 @@ class Evaluator:
         self, config: SearchConfig, workload: Workload, artifacts: ArtifactStore, profile_folder: Path, cache: Path
     ) -> None:
         from automc.cost.predictor import load_predictor
+        from automc.cost.remembered import Lowerings
         from automc.profiles import load_profile
 
         self.config = config
@@ -147,6 +148,8 @@ class Evaluator:
         self.profile: HardwareProfile = load_profile(str(profile_folder))
         self.predictor: Predictor = load_predictor(self.profile, profile_folder)
         self._teachers: dict[str, nn.Module] = {}
+        self._lowerings = Lowerings()
+        self._latencies_ms: dict[Precision, dict[Hashable, float | str]] = {}
 
     @cached_property
     def base(self) -> nn.Module:
@@ -251,13 +254,17 @@ class Evaluator:
             calibration=lambda: self.workload.split("calibration"),
             cost=lambda model: self.cost(model, precision),
             seed=seed,
+            latencies_ms=self._latencies_ms.setdefault(precision, {}),
         )
 
     def cost(self, model: nn.Module, precision: Precision) -> Costs:
-        from automc.cost.graph import graph_from_trace
+        """Predicted costs of a torch network, meta tensors allowed, once it runs at `precision`."""
+        return self.predictor.predict(self.kernels(model, precision))
 
+    def kernels(self, model: nn.Module, precision: Precision) -> KernelGraph:
+        """Kernel rows of a torch network at `precision`, as the predictor reads them. Raises UnseenOperatorError."""
         inputs, scheme = self.workload.example_inputs(), self.profile.int8
-        return self.predictor.predict(graph_from_trace(model, inputs, precision=precision, scheme=scheme))
+        return self._lowerings.graph(model, inputs, precision, scheme, self.predictor.level)
 
     def scores(self, graph: onnx.ModelProto, split: SplitName) -> np.ndarray:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""
@@ -285,7 +292,7 @@ class Evaluator:
         accuracy = mean_figure(scores, rung=rung, split="validation", direction=self.workload.task.direction)
         figures: dict[Metric, Figure] = {"accuracy": accuracy}
         try:
-            costs = self.predictor.predict(graph_from_onnx(graph))
+            costs = self.predictor.predict(graph_from_onnx(graph, level=self.predictor.level))
         except UnseenOperatorError:
             if needed_of(self.config) & PREDICTED:
                 raise

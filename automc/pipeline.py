@@ -90,13 +90,24 @@ def apply(
                 model = item.technique.recover(model, item.params, replace(recovery, first_step=first), share)
                 trained += share
             continue
-        reason = item.technique.refuses(model)
-        if reason is not None:
-            raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = _finite(item.technique.plan(model, item.params, context))
+        plan = _planned(item, model, context)
         model = item.technique.apply(model, plan)
         plans.append(plan)
     return Compressed(model, tuple(plans), trained)
+
+
+def plan_and_apply(model: nn.Module, step: Step, context: PlanContext, on: nn.Module) -> nn.Module:
+    """What one MODEL step, planned on `model`, makes of `on`: the same network, or its shapes on the meta device."""
+    (item,) = resolve([step])
+    compressed: nn.Module = item.technique.apply(on, _planned(item, model, context))
+    return compressed
+
+
+def _planned(item: Resolved, model: Any, context: PlanContext) -> Plan:
+    reason = item.technique.refuses(model)
+    if reason is not None:
+        raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
+    return _finite(item.technique.plan(model, item.params, context))
 
 
 def replay(base: nn.Module, plans: Sequence[Plan]) -> nn.Module:
@@ -124,10 +135,7 @@ def apply_graph(
     """Run the GRAPH steps in their order: the final graph, their plans, and whether all of them were lossless."""
     plans, lossless = list[Plan](), True
     for item in graph_steps(steps):
-        reason = item.technique.refuses(model)
-        if reason is not None:
-            raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-        plan = _finite(item.technique.plan(model, item.params, context))
+        plan = _planned(item, model, context)
         model = item.technique.apply(model, plan)
         plans.append(plan)
         lossless = lossless and isinstance(item.technique, GraphTechnique) and item.technique.lossless

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from automc.cost.recorder import ZERO_BIAS, Recorder
+from automc.cost.recorder import Recorder
+from automc.cost.recording import ZERO_BIAS
 from automc.cost.shapes import broadcast
 from automc.errors import UnseenOperatorError
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from automc.cost.lowering import Level
+    from automc.cost.recording import Recording
 
 _LEAVE_OUT = "leave the operator out of the model, or export it as operators that are known"
 _EXPORT = "export the model again, for example with torch.onnx.export(..., dynamo=True)"
@@ -46,6 +47,7 @@ def graph_from_trace(
     precision: Precision = "fp32",
     batch: int = 1,
     scheme: Int8Facts | None = None,
+    level: Level = "all",
 ) -> KernelGraph:
     """Kernels of a torch module as its exported graph would have them, without exporting it.
 
@@ -58,7 +60,7 @@ def graph_from_trace(
     """
     from automc.cost.lowering import lower
 
-    return lower(operators_from_trace(model, example_inputs, precision=precision, batch=batch, scheme=scheme))
+    return lower(operators_from_trace(model, example_inputs, precision=precision, batch=batch, scheme=scheme), level)
 
 
 def operators_from_trace(
@@ -70,13 +72,24 @@ def operators_from_trace(
     scheme: Int8Facts | None = None,
 ) -> onnx.ModelProto:
     """The op-level graph that `graph_from_trace` lowers: shapes, types and operators as exported, values made up."""
-    from automc.cost.trace import as_exported, traced
+    from automc.cost.trace import recorded
     from automc.export import HoldsGraph
 
     if isinstance(model, HoldsGraph):
-        graph = with_batch(model.onnx_graph(), batch)
-    else:
-        graph = traced(model, example_inputs, batch=batch)
+        return _in_precision(with_batch(model.onnx_graph(), batch), precision, scheme)
+    return operators_of_recording(recorded(model, example_inputs, batch=batch), precision=precision, scheme=scheme)
+
+
+def operators_of_recording(
+    recording: Recording, *, precision: Precision = "fp32", scheme: Int8Facts | None = None
+) -> onnx.ModelProto:
+    """As `operators_from_trace`, of a network that has been traced already."""
+    return _in_precision(recording.model(), precision, scheme)
+
+
+def _in_precision(graph: onnx.ModelProto, precision: Precision, scheme: Int8Facts | None) -> onnx.ModelProto:
+    from automc.cost.trace import as_exported
+
     if precision == "int8":
         from automc.cost.quantised import quantised
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -76,18 +77,32 @@ def optimised(model: onnx.ModelProto, level: Level = "all") -> onnx.ModelProto:
     return written
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """What the runtime will execute: a row and a node per kernel, in one order, and every tensor's shape and type.
+
+    inputs, outputs: names of the graph's. weights: names of its initialisers.
+    """
+
+    rows: tuple[KernelRow, ...]
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: frozenset[str]
+
+    def kernels(self) -> KernelGraph:
+        used = {name for node in self.nodes for name in node.inputs if name in self.weights}
+        return KernelGraph(
+            rows=self.rows,
+            weight_bytes=sum(self.tensors[name].bytes for name in used if not is_parameter(self.tensors[name])),
+            peak_activation_bytes=peak_bytes(self.nodes, self.tensors, self.inputs, self.outputs),
+        )
+
+
 def rows_of(model: onnx.ModelProto) -> KernelGraph:
     """Kernel rows of a model that is already as the runtime will execute it; nothing is optimised here."""
-    rows, ordered, tensors = _annotated(model)
-    weights = {item.name for item in model.graph.initializer}
-    used = {name for node in ordered for name in node.inputs if name in weights}
-    return KernelGraph(
-        rows=tuple(rows),
-        weight_bytes=sum(tensors[name].bytes for name in used if not _parameter(tensors[name])),
-        peak_activation_bytes=peak_bytes(
-            ordered, tensors, [item.name for item in model.graph.input], [item.name for item in model.graph.output]
-        ),
-    )
+    return lowered(model).kernels()
 
 
 def kernels_alone(model: onnx.ModelProto) -> Iterator[tuple[KernelRow, onnx.ModelProto]]:
@@ -98,10 +113,11 @@ def kernels_alone(model: onnx.ModelProto) -> Iterator[tuple[KernelRow, onnx.Mode
     """
     from onnx import helper
 
-    rows, ordered, tensors = _annotated(model)
+    found = lowered(model)
+    tensors = found.tensors
     weights = {item.name: item for item in model.graph.initializer}
     protos = {next(name for name in proto.output if name): proto for proto in model.graph.node}
-    for row, node in zip(rows, ordered, strict=True):
+    for row, node in zip(found.rows, found.nodes, strict=True):
         proto = protos[next(name for name in node.outputs if name)]
         read = [name for name in dict.fromkeys(proto.input) if name]
         graph = helper.make_graph(
@@ -118,8 +134,8 @@ def kernels_alone(model: onnx.ModelProto) -> Iterator[tuple[KernelRow, onnx.Mode
         yield row, helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def _annotated(model: onnx.ModelProto) -> tuple[list[KernelRow], list[Node], dict[str, Tensor]]:
-    """Rows and nodes in one order, and every tensor's shape and type."""
+def lowered(model: onnx.ModelProto) -> Lowered:
+    """The kernels of a model that is already as the runtime will execute it."""
     graph = model.graph
     weights = {item.name: item for item in graph.initializer}
     tensors: dict[str, Tensor] = {
@@ -151,7 +167,10 @@ def _annotated(model: onnx.ModelProto) -> tuple[list[KernelRow], list[Node], dic
                 tensors.setdefault(name, tensor)
         layout = _layout(node, tensors, layouts, channels_last=channels_last)
         rows.append(_row(node, tensors, layout))
-    return rows, ordered, tensors
+    return Lowered(
+        tuple(rows), tuple(ordered), tensors, tuple(item.name for item in graph.input),
+        tuple(item.name for item in graph.output), frozenset(weights),
+    )  # fmt: skip
 
 
 def depth_first(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
@@ -270,7 +289,7 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
         macs=_macs(node, tensors),
         bytes_in=0 if free else sum(tensor.bytes for tensor in moving),
         bytes_out=0 if free else sum(tensor.bytes for tensor in outputs),
-        bytes_weights=sum(tensor.bytes for tensor in fixed if not _parameter(tensor)),
+        bytes_weights=sum(tensor.bytes for tensor in fixed if not is_parameter(tensor)),
         kernel=kernel if spatial else (),
         stride=(node.ints("strides") or (1,) * len(kernel)) if spatial else (),
         dilation=(node.ints("dilations") or (1,) * len(kernel)) if spatial else (),
@@ -279,7 +298,7 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
     )
 
 
-_OWNED = re.compile(r"(.+)\.(?:weight|bias|folded_bias)(?:\.|$)")
+_OWNED = re.compile(r"(.+)\.(?:weight|bias|folded_bias|folded_\d+)(?:\.|$)")
 _RENAMED = re.compile(r"^fused |(?:_nchwc|_token_\d+)$")
 
 
@@ -289,7 +308,12 @@ def _label(node: Node, tensors: dict[str, Tensor]) -> str:
         owned = _OWNED.match(name) if name and tensors[name].constant else None
         if owned:
             return owned[1]
-    return _RENAMED.sub("", node.name) or node.outputs[0]
+    return plain_name(node.name) or node.outputs[0]
+
+
+def plain_name(name: str) -> str:
+    """A kernel's name without what the runtime put before and after it."""
+    return _RENAMED.sub("", name)
 
 
 def _fused(node: Node) -> tuple[str, ...]:
@@ -299,7 +323,7 @@ def _fused(node: Node) -> tuple[str, ...]:
     return (*residual, activation) if activation else residual
 
 
-def _parameter(tensor: Tensor) -> bool:
+def is_parameter(tensor: Tensor) -> bool:
     """Whether an initialiser is a parameter of its operator rather than weights: a single number, a shape, axes."""
     return tensor.elements == 1 or (tensor.dtype == INT64 and len(tensor.shape) <= 1)
 
@@ -335,7 +359,9 @@ def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
     return 0
 
 
-def peak_bytes(nodes: Sequence[Node], tensors: dict[str, Tensor], inputs: Iterable[str], outputs: Iterable[str]) -> int:
+def peak_bytes(
+    nodes: Sequence[Node], tensors: Mapping[str, Tensor], inputs: Iterable[str], outputs: Iterable[str]
+) -> int:
     """Largest sum of live activations at any kernel: a tensor lives from producer to last reader; views share."""
     owner: dict[str, str] = {name: name for name in inputs}
     last: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a trace writes into: an ONNX graph with initialisers of the right shape and type, and made-up values."""
+"""What a trace writes into, and the few rules of export that it applies: what nothing reads goes, norms are folded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automc.cost.recording import ZERO_BIAS, Recording
 from automc.errors import UnseenOperatorError
 
 if TYPE_CHECKING:
     import onnx
-
-OPSET = 20
-IR_VERSION = 10
-ZERO_BIAS = "zero_bias_"
-"""Beginning of the name of what the exporter gives a convolution without a bias: zeros."""
 
 ONNX_TYPES: Mapping[torch.dtype, int] = {
     torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int32: 6, torch.int64: 7, torch.bool: 9, torch.float64: 11,
@@ -31,6 +27,7 @@ class Recorder:
     def __init__(self, names: Mapping[int, str]) -> None:
         """names: id of a parameter or buffer to its qualified name."""
         self._names = dict(names)
+        self._constants: dict[int, str] = {}
         self._values: dict[int, str] = {}
         self._stale: dict[int, str] = {}
         self._roots: dict[int, int] = {}
@@ -40,7 +37,7 @@ class Recorder:
         self._kept: list[torch.Tensor] = []
         self._twins: dict[int, torch.Tensor] = {}
         self._nodes: list[onnx.NodeProto] = []
-        self._types: dict[str, torch.dtype] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._used: set[str] = set()
 
     def is_activation(self, tensor: torch.Tensor) -> bool:
@@ -50,7 +47,7 @@ class Recorder:
         """`tensor` is from now on the activation `name`."""
         self._kept.append(tensor)
         self._values[id(tensor)] = name
-        self._types[name] = tensor.dtype
+        self._shapes[name] = tuple(tensor.shape)
 
     def on_meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` itself, or its shape on the meta device: weights never take part in a trace."""
@@ -78,7 +75,7 @@ class Recorder:
             raise UnseenOperatorError(
                 f"a tensor of shape {list(tensor.shape)} is read after {self._stale[id(tensor)]} wrote into its memory"
             )
-        name = self._names.get(id(tensor)) or f"constant_{id(tensor)}"
+        name = self._names.get(id(tensor)) or self._constants.setdefault(id(tensor), f"constant_{len(self._constants)}")
         if name not in self._weights:
             self._kept.append(tensor)
             self.weight(name, tuple(tensor.shape), _onnx_type(tensor.dtype))
@@ -153,29 +150,21 @@ class Recorder:
             del self._values[other]
             self._stale[other] = op
 
-    def model(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> onnx.ModelProto:
-        """The recorded graph, without what no output depends on."""
-        from onnx import helper
-
+    def recording(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> Recording:
+        """What was recorded, without what no output depends on."""
         out_names = [self.name(tensor) for tensor in outputs]
         nodes = self._folded(_reaching(self._nodes, out_names), out_names)
         needed = {name for node in nodes for name in node.input} | set(out_names)
-        given = [
-            helper.make_tensor_value_info(f"input_{index}", _onnx_type(tensor.dtype), list(tensor.shape))
-            for index, tensor in enumerate(inputs)
-        ]
-        made = [
-            helper.make_tensor_value_info(name, _onnx_type(tensor.dtype), list(tensor.shape))
-            for name, tensor in zip(out_names, outputs, strict=True)
-        ]
-        weights = [
-            _made_up(name, shape, dtype, index)
-            for index, (name, (shape, dtype)) in enumerate(self._weights.items())
-            if name in needed
-        ]
-        weights += [item for item in self._literal_protos if item.name in needed]
-        graph = helper.make_graph(nodes, "trace", given, made, weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        return Recording(
+            nodes=tuple(nodes),
+            inputs={f"input_{index}": _described(tensor) for index, tensor in enumerate(inputs)},
+            outputs={name: _described(tensor) for name, tensor in zip(out_names, outputs, strict=True)},
+            weights={
+                name: (index, *weight) for index, (name, weight) in enumerate(self._weights.items()) if name in needed
+            },
+            literals=tuple(item for item in self._literal_protos if item.name in needed),
+            shapes=self._shapes,
+        )
 
     def _folded(self, nodes: list[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
         """BatchNorm folded into the convolution in front of it, as in every exported graph."""
@@ -235,19 +224,5 @@ def _onnx_type(dtype: torch.dtype) -> int:
     return kind
 
 
-def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.TensorProto:
-    """Distinct values per initialiser: equal ones would be merged, zeros and ones optimised away.
-
-    Biases that an export fills with zeros are zeros here as well: the runtime merges them where they are small.
-    """
-    import numpy as np
-    import onnx
-    from onnx import helper
-
-    kind = helper.tensor_dtype_to_np_dtype(dtype)
-    value = 0.25 + index / 1024 if np.issubdtype(kind, np.floating) else 1 + index % 100
-    if name.startswith(ZERO_BIAS):
-        value = 0
-    proto = onnx.TensorProto(name=name, data_type=dtype, dims=shape)
-    proto.raw_data = np.full(shape, value, dtype=kind).tobytes()
-    return proto
+def _described(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
+    return _onnx_type(tensor.dtype), tuple(tensor.shape)

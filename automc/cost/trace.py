@@ -7,7 +7,6 @@ as the aten operators it becomes. Each is written down in the vocabulary and in 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,23 +21,30 @@ from automc.cost.attention import ATTENTION
 from automc.cost.functions import FUNCTIONS
 from automc.cost.lowering import optimised
 from automc.cost.recorder import Recorder
+from automc.cost.recording import Recording
 from automc.errors import CompressionError, UnseenOperatorError
 from automc.outputs import tensors_of
 from automc.techniques._probing import RUN_FAILURES
+from automc.techniques.edits import shapes_alone
 
 if TYPE_CHECKING:
     import onnx
 
 
 def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch: int = 1) -> onnx.ModelProto:
-    """The module's inference graph in ONNX operators; initialisers have the right shape and type, made-up values.
+    """`recorded` as an ONNX graph; initialisers have the right shape and type, made-up values."""
+    return recorded(model, example_inputs, batch=batch).model()
+
+
+def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch: int = 1) -> Recording:
+    """The module's inference graph in ONNX operators.
 
     example_inputs: as for export, on any device; only their types and shapes are used, the first axis becomes `batch`.
     The module may be on the meta device, in training mode or not; it is neither changed nor copied with its weights.
     Raises UnseenOperatorError (operator, shapes) on an operator without a translation, and, chained, where the module
     does not run on shapes alone.
     """
-    network = _inference_copy(model) if any(module.training for module in model.modules()) else model
+    network = shapes_alone(model).eval() if any(module.training for module in model.modules()) else model
     names = {id(tensor): name for name, tensor in network.named_parameters(remove_duplicate=False)}
     names |= {id(tensor): name for name, tensor in network.named_buffers(remove_duplicate=False)}
     recorder = Recorder(names)
@@ -57,7 +63,7 @@ def traced(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batch:
             f"{type(model).__name__} does not run on shapes alone: {type(error).__name__}: {error}",
             next_step="keep values out of its control flow, or export it and predict the file",
         ) from error
-    return recorder.model(inputs, _tensors(result))
+    return recorder.recording(inputs, _tensors(result))
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -157,16 +163,6 @@ def _mapped(recorder: Recorder, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_mapped(recorder, item) for item in value)
     return value
-
-
-def _inference_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode whose parameters and buffers are shapes on the meta device; no weight is copied."""
-    memo: dict[int, object] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo).eval()
 
 
 def _tensors(result: object) -> tuple[torch.Tensor, ...]:

@@ -71,7 +71,11 @@ def _kernels(run: Run, evaluator: Evaluator, points: Sequence[FrontPoint]) -> li
         if point is not None:
             model = onnx.load_model_from_string(run.artifacts.get(point.trial.artifacts["onnx"]))
             try:
-                found.append(KernelTimes(label, evaluator.predictor.kernels(graph_from_onnx(model))))
+                found.append(
+                    KernelTimes(
+                        label, evaluator.predictor.kernels(graph_from_onnx(model, level=evaluator.predictor.level))
+                    )
+                )
             except UnseenOperatorError:  # its costs are unknown: nothing to draw
                 continue
     return found

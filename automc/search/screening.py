@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 from automc import pipeline
 from automc.candidate import Candidate, Step
 from automc.constraints import PREDICTED, Limit
-from automc.errors import CompressionError, ExportError, InfeasibleCandidate, UnseenOperatorError
+from automc.errors import AutomcError, CompressionError, ExportError, InfeasibleCandidate, UnseenOperatorError
+from automc.techniques.edits import shapes_alone
 from automc.techniques.technique import Phase
 from automc.threads import one_thread
 from automc.trial import Failure, Metric
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from automc.cost.predictor import Costs
     from automc.evaluate import Evaluator
 
-REMEMBERED = 64  # networks kept by what made them (precision, steps); a chain differs from its neighbour in its tail
+REMEMBERED_BYTES = 512 * 2**20
+"""Networks between steps are kept while their weights fit in it: a chain differs from its neighbour in its tail."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Screener:
         self._limits = limits
         self._seed = seed
         self._needed = needed
-        self._networks: dict[tuple[Precision, tuple[Step, ...]], nn.Module] = {}
+        self._networks: OrderedDict[tuple[Precision, tuple[Step, ...]], nn.Module] = OrderedDict()
+        self._prices: dict[tuple[Precision, tuple[Step, ...]], Costs | AutomcError] = {}
         self._answers: dict[str, Screened] = {}
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
@@ -58,10 +62,8 @@ class Screener:
         return self._answers[candidate.id]
 
     def _judge(self, candidate: Candidate) -> Screened:
-        from automc.cost.lowering import lower
-
         try:
-            costs = self._evaluator.predictor.predict(lower(self.operators(candidate)))
+            costs = self._price(candidate)
         except InfeasibleCandidate as error:
             return Screened(failure=Failure("infeasible", error.message))
         except CompressionError as error:
@@ -80,32 +82,70 @@ class Screener:
                 return Screened(costs, Failure("screened", reason))
         return Screened(costs=costs)
 
+    def _price(self, candidate: Candidate) -> Costs:
+        """Predicted costs; recoveries and lossless graph steps change none, so candidates that differ in them share."""
+        key = (pipeline.final_precision(candidate.steps), self._structural(candidate))
+        if key not in self._prices:
+            try:
+                self._prices[key] = self._costs(*key)
+            except (InfeasibleCandidate, CompressionError, ExportError, UnseenOperatorError) as error:
+                self._prices[key] = error
+        price = self._prices[key]
+        if isinstance(price, AutomcError):
+            raise price
+        return price
+
+    def _costs(self, precision: Precision, steps: tuple[Step, ...]) -> Costs:
+        try:
+            return self._evaluator.cost(self._shapes(steps, precision), precision)
+        except UnseenOperatorError:
+            from automc.cost.lowering import lower
+
+            operators = self._operators(self._network(steps, precision), precision)  # exported, where it can be
+            return self._evaluator.predictor.predict(lower(operators, self._evaluator.predictor.level))
+
     def operators(self, candidate: Candidate) -> onnx.ModelProto:
         """The op-level graph, of shapes alone, that the steps of `candidate` leave of the base, untrained.
 
         Raises InfeasibleCandidate, CompressionError, ExportError where it can neither be traced nor exported.
         """
+        precision = pipeline.final_precision(candidate.steps)
+        return self._operators(self._network(self._structural(candidate), precision), precision)
+
+    def _operators(self, network: nn.Module, precision: Precision) -> onnx.ModelProto:
         from automc.cost.graph import operators_of
 
-        precision = pipeline.final_precision(candidate.steps)
-        network = self._network(tuple(item.step for item in pipeline.model_steps(candidate.steps)), precision)
         inputs, scheme = self._evaluator.workload.example_inputs(), self._evaluator.profile.int8
         return operators_of(network, inputs, precision=precision, scheme=scheme)
 
+    def _structural(self, candidate: Candidate) -> tuple[Step, ...]:
+        return tuple(item.step for item in pipeline.resolve(candidate.steps) if item.technique.phase is Phase.MODEL)
+
+    def _shapes(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
+        """Shapes alone of what `steps` leave: the last is planned on weights, and applied to none."""
+        if not steps or (precision, steps) in self._networks:
+            return self._network(steps, precision)
+        before = self._network(steps[:-1], precision)
+        context = self._evaluator.plan_context(self._seed, precision)
+        return pipeline.plan_and_apply(before, steps[-1], context, on=shapes_alone(before).eval())
+
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
-        """The base after the structural ones of `steps`, from the longest remembered beginning of them.
+        """The base after the structural `steps`, from the longest remembered beginning of them.
 
         The same steps may be planned differently for another final `precision`, where what pays is another matter.
         """
-        structural = tuple(item.step for item in pipeline.resolve(steps) if item.technique.phase is Phase.MODEL)
-        if not structural:
+        if not steps:
             return self._evaluator.base
-        key = (precision, structural)
+        key = (precision, steps)
         if key not in self._networks:
-            before = self._network(structural[:-1], precision)
+            before = self._network(steps[:-1], precision)
             context = self._evaluator.plan_context(self._seed, precision)
-            compressed = pipeline.apply(before, structural[-1:], context, None, 0)
-            while len(self._networks) >= REMEMBERED:
-                self._networks.pop(next(iter(self._networks)))
-            self._networks[key] = compressed.model
+            self._networks[key] = pipeline.apply(before, steps[-1:], context, None, 0).model
+            while len(self._networks) > 1 and sum(map(_bytes_of, self._networks.values())) > REMEMBERED_BYTES:
+                self._networks.popitem(last=False)
+        self._networks.move_to_end(key)
         return self._networks[key]
+
+
+def _bytes_of(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))

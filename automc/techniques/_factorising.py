@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
@@ -14,13 +13,13 @@ from torch.nn.utils import parametrize
 
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.sources import forward_site
+from automc.techniques._evidence import Evidence, network_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
-from automc.techniques.edits import apply_edits
+from automc.techniques.edits import apply_edits, replaced, shapes_alone
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 
 if TYPE_CHECKING:
-    from automc.cost.predictor import Costs
     from automc.techniques.technique import PlanContext
 
 
@@ -138,7 +137,7 @@ def factorisable(
             kept[layer.name] = found
         else:
             proposed.append(found)
-    fine = _running(model, proposed, example_inputs, kept)
+    fine = _of(proposed, _unread(model, proposed, example_inputs), kept)
     return Reach(
         None,
         "layer",
@@ -182,16 +181,19 @@ def factorise(
             f"{context.profile.name}",
             next_step="automc profile calibrate, or only_if_faster: false",
         )
-    layers = dense_layers(model, context.example_inputs)
+    key = network_key(model, context.example_inputs)
+    layers = _LAYERS.get(key, lambda: dense_layers(model, context.example_inputs))
     proposed = [found for found in map(factorise_one, layers) if found is not None and found.macs < found.dense.macs]
     kept: dict[str, str] = {
         layer.name: "no fewer multiply-accumulates"
         for layer in layers
         if layer.name not in {f.dense.name for f in proposed}
     }
-    proposed = _running(model, proposed, context.example_inputs, kept)
+    ways = (key, tuple((found.dense.name, len(found.layers)) for found in proposed))
+    unread = _UNREAD.get(ways, lambda: _unread(model, proposed, context.example_inputs))
+    proposed = _of(proposed, unread, kept)
     if only_if_faster:
-        proposed = _faster(model, proposed, context, kept)
+        proposed = _faster(model, key, proposed, context, kept)
     if not proposed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
         raise InfeasibleCandidate(f"{technique} replaces no layer ({reasons or 'none can be factorised'})")
@@ -207,13 +209,26 @@ def factorise(
     )
 
 
-def _running(
-    model: nn.Module,
-    proposed: list[Factorisation],
-    example_inputs: tuple[torch.Tensor, ...],
-    kept: dict[str, str],
-) -> list[Factorisation]:
-    """Those with which the network still runs: some modules read the weight of a layer they hold."""
+_LAYERS: Evidence[tuple[Dense, ...]] = Evidence(capacity=256)
+_UNREAD: Evidence[frozenset[str]] = Evidence(capacity=1024)
+
+
+def _of(proposed: list[Factorisation], unread: frozenset[str], kept: dict[str, str]) -> list[Factorisation]:
+    """Those of `unread` layers; why the others stay is written into `kept`."""
+    kept.update(
+        {
+            found.dense.name: "the network reads its weight elsewhere"
+            for found in proposed
+            if found.dense.name not in unread
+        }
+    )
+    return [found for found in proposed if found.dense.name in unread]
+
+
+def _unread(
+    model: nn.Module, proposed: list[Factorisation], example_inputs: tuple[torch.Tensor, ...]
+) -> frozenset[str]:
+    """Layers without whose own weight the network still runs: some modules read the weight of a layer they hold."""
     inputs = probe_inputs(example_inputs, seed=7)
 
     def runs(some: list[Factorisation]) -> bool:
@@ -224,48 +239,48 @@ def _running(
         return True
 
     if runs(proposed):
-        return proposed
-    alone = {found.dense.name: runs([found]) for found in proposed}
-    kept.update({name: "the network reads its weight elsewhere" for name, fine in alone.items() if not fine})
-    return [found for found in proposed if alone[found.dense.name]]
+        return frozenset(found.dense.name for found in proposed)
+    return frozenset(found.dense.name for found in proposed if runs([found]))
 
 
 def _faster(
-    model: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
+    model: nn.Module, key: Hashable, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
 ) -> list[Factorisation]:
     """Those whose layer alone makes the network faster, at the precision it will run in, on the profile.
 
     What cannot be predicted is not faster. Layers of equal shapes factorised equally gain equally, so each shape is
-    costed once, on meta tensors.
+    costed once, on meta tensors; and once for every plan that starts from the same network. key: the network's.
     """
     cost = context.cost
     if cost is None or not proposed:
         return proposed
-    shapes = copy.deepcopy(model).to("meta")
-    try:
-        before = cost(shapes).latency_ms.value
-    except UnseenOperatorError as error:
-        kept.update({found.dense.name: f"the network's cost is unknown: {error.message}" for found in proposed})
-        return []
-    refused: dict[object, str | None] = {}
+    shapes = shapes_alone(model).eval()
+
+    def latency_ms(found: Factorisation | None) -> float | str:
+        """With `found` alone replaced; None: as it is. In words, why it is unknown."""
+        asked = (key, None if found is None else _shape_of(found))
+        if asked not in context.latencies_ms:
+            with replaced(shapes, () if found is None else (found.edit,)):
+                try:
+                    context.latencies_ms[asked] = cost(shapes).latency_ms.value
+                except UnseenOperatorError as error:
+                    context.latencies_ms[asked] = error.message
+        return context.latencies_ms[asked]
+
+    before = latency_ms(None)
     for found in proposed:
-        if _shape_of(found) not in refused:
-            refused[_shape_of(found)] = _no_gain(cost, apply_edits(shapes, [found.edit]), before)
-    kept.update({f.dense.name: reason for f in proposed if (reason := refused[_shape_of(f)]) is not None})
-    return [found for found in proposed if refused[_shape_of(found)] is None]
+        after = latency_ms(found) if isinstance(before, float) else before
+        if isinstance(before, str):
+            kept[found.dense.name] = f"the network's cost is unknown: {before}"
+        elif isinstance(after, str):
+            kept[found.dense.name] = f"its cost is unknown: {after}"
+        elif after >= before:
+            kept[found.dense.name] = f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
+    return [found for found in proposed if found.dense.name not in kept]
 
 
-def _shape_of(found: Factorisation) -> object:
+def _shape_of(found: Factorisation) -> Hashable:
     return (replace(found.dense, name=""), found.layers)
-
-
-def _no_gain(cost: Callable[[nn.Module], Costs], network: nn.Module, before: float) -> str | None:
-    """Why `network` is not predicted to take less than `before` ms, or None where it is."""
-    try:
-        after = cost(network).latency_ms.value
-    except UnseenOperatorError as error:
-        return f"its cost is unknown: {error.message}"
-    return None if after < before else f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
 
 
 def weights_of(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -8,7 +8,8 @@ channels only come off together (Fang et al. 2023, DepGraph), in coupling.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from math import gcd
 from typing import Annotated, Literal
 
@@ -20,9 +21,10 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import Site
+from automc.techniques._evidence import Evidence, network_key
 from automc.techniques._importance import Criterion, taylor_effects, unit_scores
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
-from automc.techniques.edits import Fill, apply_edits
+from automc.techniques.edits import Fill, apply_edits, shapes_alone
 from automc.techniques.plan import Plan, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, not_a, weight_layers
 from automc.techniques.shortcuts import Selection, fill_selection, find_selections
@@ -80,14 +82,12 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
     def plan(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan:
         if params.ratio == 0 and not any(params.group_ratios.values()):
             return Plan(technique=self.name)
-        selections, rewritten = _rewritten(model, context.example_inputs)
-        coupling = couple(rewritten, context.example_inputs)
+        key = network_key(model, context.example_inputs)
+        found = _PRUNABLE.get(key, lambda: _prunable(model, context.example_inputs))
+        coupling = found.coupling
         _check_names(params, coupling)
         multiple = context.profile.channel_multiple
-        effects: dict[str, torch.Tensor] = {}
-        if params.criterion == "taylor":
-            effects = taylor_effects(rewritten, context.calibration(), context.task)
-        scores = {group.root: unit_scores(rewritten, group, params.criterion, effects) for group in coupling.groups}
+        scores = _scores(model, key, coupling, params.criterion, context)
         removed = _choose(coupling, scores, params, multiple)
         widths = {
             group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))]
@@ -98,9 +98,9 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
                 f"channel_pruning removes nothing: every share asked for rounds to whole widths at a channel multiple "
                 f"of {multiple} (units per group: { {root: width for root, (width, _) in widths.items()} })"
             )
-        slices = removal_edits(rewritten, coupling.groups, removed)
+        slices = removal_edits(found.shapes, coupling.groups, removed)
         touched = {edit.module for edit in slices}
-        replaced = [selection for selection in selections if selection.module in touched]
+        replaced = [selection for selection in found.selections if selection.module in touched]
         return Plan(
             technique=self.name,
             edits=(*(selection.edit for selection in replaced), *slices),
@@ -118,6 +118,39 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
             if isinstance(found, list)
         }
         return apply_edits(model, plan.edits, _selection_filler(sources))
+
+
+@dataclass(frozen=True)
+class _Prunable:
+    """shapes: on the meta device, the network with a convolution in the place of each shortcut that only selects."""
+
+    selections: tuple[Selection, ...]
+    shapes: nn.Module
+    coupling: Coupling
+
+
+_PRUNABLE: Evidence[_Prunable] = Evidence(capacity=64)
+_SCORES: Evidence[Mapping[str, list[float] | None]] = Evidence(capacity=256)
+
+
+def _prunable(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable:
+    selections, rewritten = _rewritten(model, example_inputs)
+    return _Prunable(selections, shapes_alone(rewritten), couple(rewritten, example_inputs))
+
+
+def _scores(
+    model: nn.Module, key: Hashable, coupling: Coupling, criterion: Criterion, context: PlanContext
+) -> Mapping[str, list[float] | None]:
+    """`unit_scores` of every group by its root. key: the network's."""
+    examples = context.calibration() if criterion == "taylor" else None
+
+    def measure() -> Mapping[str, list[float] | None]:
+        _, rewritten = _rewritten(model, context.example_inputs)
+        effects = {} if examples is None else taylor_effects(rewritten, examples, context.task)
+        return {group.root: unit_scores(rewritten, group, criterion, effects) for group in coupling.groups}
+
+    measured_on = () if examples is None else (examples.digest, type(context.task), context.task.name)
+    return _SCORES.get((key, criterion, *measured_on), measure)
 
 
 def _rewritten(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[tuple[Selection, ...], nn.Module]:

@@ -21,7 +21,7 @@ from torch import nn
 from automc.errors import InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import forward_site
-from automc.techniques._evidence import Evidence, evidence_key
+from automc.techniques._evidence import Evidence, evidence_key, network_key
 from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, zeroed_copy
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import Plan, RemoveEdit
@@ -54,6 +54,9 @@ class Stage:
 
     name: str
     blocks: tuple[str, ...]
+
+
+_STAGES: Evidence[tuple[Stage, ...]] = Evidence(capacity=256)
 
 
 class DepthPruning(ModelTechnique[DepthPruningParams]):
@@ -126,7 +129,7 @@ def find_stages(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> t
     A block is a module that holds others, is called once, keeps the shape of its one input, and with all its parameters
     zero returns that input bit for bit, or its ReLU where the input is not negative. Of nested ones only the innermost.
     """
-    return _stages(*_probed_blocks(model, example_inputs))
+    return _STAGES.get(network_key(model, example_inputs), lambda: _stages(*_probed_blocks(model, example_inputs)))
 
 
 def _probed_blocks(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -47,6 +48,32 @@ def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = Non
             case QuantiseEdit():
                 raise CompressionError(f"{edit.tensor}: a quantised tensor is an edit of the exported graph, not torch")
     return edited
+
+
+@contextmanager
+def replaced(model: nn.Module, edits: Iterable[ReplaceEdit]) -> Iterator[None]:
+    """`model` itself, on the meta device, with layers replaced until the end of the block: saves a copy."""
+    before = {}
+    try:
+        for edit in edits:
+            old = _named(model, edit.module)
+            before[edit.module] = old
+            dtype = next((tensor.dtype for tensor in old.parameters()), torch.float32)
+            set_module(model, edit.module, build_layers(edit.layers, torch.device("meta"), dtype).train(old.training))
+        yield
+    finally:
+        for name, old in before.items():
+            set_module(model, name, old)
+
+
+def shapes_alone(model: nn.Module) -> nn.Module:
+    """A copy of `model` on the meta device, as `apply` takes it for shapes alone; no weight is copied."""
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
 
 
 def set_module(model: nn.Module, name: str, new: nn.Module) -> None:

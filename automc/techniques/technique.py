@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -55,6 +55,8 @@ class PlanContext:
     calibration: the workload's calibration split, loaded when called; raises where data is forbidden.
     cost: predicted costs of a torch model (meta tensors allowed) on the profile, at the precision the candidate will
     run in once its GRAPH steps are done; None where no predictor is fitted. Raises UnseenOperatorError.
+    latencies_ms: what `cost` said before, by whatever a technique asked about (or why it is unknown); kept by whoever
+    keeps the predictor, for the next plan at that precision.
     """
 
     example_inputs: tuple[torch.Tensor, ...]
@@ -63,6 +65,7 @@ class PlanContext:
     calibration: Callable[[], Examples]
     cost: Callable[[nn.Module], Costs] | None
     seed: int
+    latencies_ms: dict[Hashable, float | str] = field(default_factory=dict)
 
 
 class Technique(ABC, Generic[P]):

@@ -23,6 +23,8 @@ FLOAT, INTEGER = Candidate((SPLIT,)), Candidate((SPLIT, INT8))
 class ByPrecision:
     """In fp32 every multiply-accumulate costs; in int8 every kernel does, so two thin layers cost more than one."""
 
+    level = "all"
+
     def predict(self, graph: KernelGraph) -> Costs:
         integer = any(row.precision == "int8" for row in graph.rows)
         value = float(len(graph.rows)) if integer else graph.macs / 1e6
@@ -107,3 +109,21 @@ def test_costs_predicted_before_any_export_are_those_of_the_exported_graph(
         for name in ("value", "low", "high", "coverage"):
             assert getattr(screened, name) == pytest.approx(getattr(figure, name), rel=1e-9), f"{metric}.{name}"
     assert answer.costs.memory_mb.value < base.memory_mb.value  # the edits are in the graph that was priced
+
+
+def test_candidates_that_differ_in_recovery_alone_are_priced_once(evaluator: Evaluator) -> None:
+    asked = []
+    honest = evaluator.predictor.predict
+
+    def counted(graph: KernelGraph) -> Costs:
+        asked.append(graph)
+        return honest(graph)
+
+    evaluator.predictor.predict = counted  # type: ignore[method-assign]
+    narrow = Step.of("channel_pruning", ratio=0.5)
+    bare = Candidate((narrow,))
+    trained = [Candidate((narrow, Step.of("fine_tune"))), Candidate((narrow, Step.of("distillation", temperature=2.0)))]
+    answers = Screener(evaluator, (), 0, frozenset({"latency_ms"}))([bare, *trained, Candidate((narrow, INT8))])
+    assert answers[0].costs is not None
+    assert answers[0].costs == answers[1].costs == answers[2].costs
+    assert len(asked) == 2  # once in float, once in int8

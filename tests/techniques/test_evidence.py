@@ -1,42 +1,75 @@
-"""What was measured once is not measured again, unless anything it depends on has changed."""
+"""What was found out about one network is never taken for another's."""
 
+from __future__ import annotations
+
+import copy
+
+import pytest
 import torch
-from example_networks import Classification, NoisePictures, network
 from torch import nn
 
-from automc.techniques import _importance, depth_pruning
-from automc.techniques._evidence import Evidence, evidence_key
+from automc.techniques._evidence import Evidence, network_key
+
+INPUTS = (torch.zeros(1, 4),)
 
 
-def test_a_measurement_is_made_once_per_key_and_the_oldest_is_forgotten() -> None:
-    made: list[str] = []
+class Scaled(nn.Module):
+    """Says nothing of its factor when it is printed."""
 
-    def measure(key: str) -> float:
-        made.append(key)
-        return float(len(made))
-
-    kept = Evidence[float](capacity=2)
-    assert [kept.get(key, lambda key=key: measure(key)) for key in "abacab"] == [1.0, 2.0, 1.0, 3.0, 1.0, 4.0]
-    assert made == ["a", "b", "c", "b"]  # "a" was used again before "c" came: "b" went
+    def __init__(self, factor: object) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.factor = factor
 
 
-def test_the_key_follows_weights_modules_and_samples() -> None:
-    pictures, task = NoisePictures(), Classification()
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    key = evidence_key(model, pictures, task)
-    assert evidence_key(model, NoisePictures(), task) == key
-    assert evidence_key(model, NoisePictures(seed=1), task) != key
-    assert evidence_key(nn.Sequential(model[0], nn.Tanh()), pictures, task) != key  # same weights, another function
+def scaled(factor: object) -> Scaled:
+    torch.manual_seed(0)
+    return Scaled(factor)
+
+
+def test_a_copy_has_the_key_of_the_original_and_keeps_it_when_it_trains() -> None:
+    model = scaled(2.0)
+    assert network_key(copy.deepcopy(model), INPUTS) == network_key(model, INPUTS)
+    assert network_key(copy.deepcopy(model).train(), INPUTS) == network_key(model.eval(), INPUTS)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        scaled(3.0),
+        scaled([2.0]),
+        scaled(lambda x: x),
+        nn.Sequential(scaled(2.0)),
+    ],
+    ids=["setting", "kind of setting", "function", "place"],
+)
+def test_what_a_module_does_is_in_the_key(other: nn.Module) -> None:
+    assert network_key(other, INPUTS) != network_key(scaled(2.0), INPUTS)
+
+
+def test_weights_frozen_parameters_hooks_and_inputs_are_in_the_key() -> None:
+    key = network_key(scaled(2.0), INPUTS)
+    trained, frozen, hooked = scaled(2.0), scaled(2.0), scaled(2.0)
     with torch.no_grad():
-        model[0].weight[0, 0, 0, 0] += 1
-    assert evidence_key(model, pictures, task) != key
-    assert evidence_key(network("lenet"), pictures, task) == evidence_key(network("lenet"), pictures, task)
+        trained.layer.weight[0, 0] += 1
+    frozen.layer.weight.requires_grad_(False)
+    hooked.register_forward_hook(lambda *_: None)
+    assert key not in [network_key(model, INPUTS) for model in (trained, frozen, hooked)]
+    assert network_key(scaled(2.0), (torch.zeros(1, 5),)) != key
+    assert network_key(scaled(2.0), (torch.zeros(1, 4, dtype=torch.int64),)) != key
 
 
-def test_measuring_again_gives_the_same_numbers_so_keeping_them_changes_no_plan() -> None:
-    pictures, task = NoisePictures(), Classification()
-    first, second = (_importance._measure_effects(network("residual"), pictures, task) for _ in range(2))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    losses = depth_pruning._Losses(network("residual"), pictures, task)
-    assert losses._measure("layer1.0") == losses._measure("layer1.0") == losses.without("layer1.0")
+def test_a_setting_that_cannot_be_compared_is_never_recalled() -> None:
+    model = scaled(torch.zeros(2))
+    assert network_key(model, INPUTS) != network_key(model, INPUTS)
+
+
+def test_evidence_is_measured_once_and_the_oldest_goes_first() -> None:
+    asked: list[str] = []
+    evidence: Evidence[int] = Evidence(capacity=2)
+
+    def look(name: str) -> int:
+        return evidence.get(name, lambda: asked.append(name) or len(asked))  # type: ignore[func-returns-value]
+
+    assert [look(name) for name in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 4]  # c drove b out, not a
+    assert asked == ["a", "b", "c", "b"]

@@ -1,0 +1,61 @@
+"""A recorded trace: operators, shapes, and an ONNX graph of them with weights of the right shape and made-up values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20
+IR_VERSION = 10
+ZERO_BIAS = "zero_bias_"
+"""Beginning of the name of what the exporter gives a convolution without a bias: zeros."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """nodes: in the order they ran. inputs, outputs: name to (ONNX element type, shape).
+
+    weights: name to (position among all that were recorded, shape, element type); values are made up.
+    literals: initialisers whose values count. shapes: of every activation that a torch tensor stood for, by name.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    inputs: Mapping[str, tuple[int, Shape]]
+    outputs: Mapping[str, tuple[int, Shape]]
+    weights: Mapping[str, tuple[int, Shape, int]]
+    literals: tuple[onnx.TensorProto, ...]
+    shapes: Mapping[str, Shape]
+
+    def model(self) -> onnx.ModelProto:
+        """The op-level graph."""
+        from onnx import helper
+
+        given = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self.inputs.items()]
+        made = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self.outputs.items()]
+        weights = [_made_up(name, shape, dtype, index) for name, (index, shape, dtype) in self.weights.items()]
+        graph = helper.make_graph(self.nodes, "trace", given, made, [*weights, *self.literals])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.TensorProto:
+    """Distinct values per initialiser: equal ones would be merged, zeros and ones optimised away.
+
+    Biases that an export fills with zeros are zeros here as well: the runtime merges them where they are small.
+    """
+    import numpy as np
+    import onnx
+    from onnx import helper
+
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    value = 0.25 + index / 1024 if np.issubdtype(kind, np.floating) else 1 + index % 100
+    if name.startswith(ZERO_BIAS):
+        value = 0
+    proto = onnx.TensorProto(name=name, data_type=dtype, dims=shape)
+    proto.raw_data = np.full(shape, value, dtype=kind).tobytes()
+    return proto
