@@ -24,6 +24,7 @@ import onnx
 from automc.canonical import canonical, clean, name_after_modules
 from automc.errors import ExportError, MeasurementError, ParityError
 from automc.outputs import records_of, tensors_alone, tensors_of
+from automc.splits import split_directly
 from automc.translation import OPSET, shortcuts, translations
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def export_onnx(
             ) from error
     if program is None:
         raise ExportError(f"torch returned no ONNX program for {type(model).__name__}")
-    return canonical(settle(name_after_modules(program.model_proto)))
+    return canonical(settle(split_directly(name_after_modules(program.model_proto))))
 
 
 def optimise_offline(model: onnx.ModelProto, level: Literal["basic", "extended"]) -> onnx.ModelProto:

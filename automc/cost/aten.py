@@ -364,6 +364,10 @@ def _where(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], resul
     recorder.emit("Where", [recorder.name(args[0]), *chosen], result)
 
 
+def _zeros(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    recorder.zeros(result)  # of the shape of an activation, which is fixed: a constant
+
+
 def _masked_fill(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     filling = _operand(recorder, args[2], result.dtype)
     recorder.emit("Where", [recorder.name(args[1]), filling, recorder.name(args[0])], result)
@@ -424,6 +428,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack,
     "unsqueeze": _unsqueeze, "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
     "reflection_pad1d": _pad("reflect"), "reflection_pad2d": _pad("reflect"), "replication_pad2d": _pad("edge"),
+    "zeros_like": _zeros, "new_zeros": _zeros,
     "clone": _same, "alias": _same, "detach": _same,
     "lift_fresh": _same, "_to_copy": _cast, "upsample_nearest2d": _resize("nearest"),
     "upsample_bilinear2d": _resize("linear"),

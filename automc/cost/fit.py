@@ -198,9 +198,10 @@ def non_negative_least_squares(gram: np.ndarray, projected: np.ndarray, start: n
         slope[passive] = -np.inf
         if slope.max() <= tolerance:
             return x
-        # early on many columns enter at once; single entries at the end keep it from cycling
-        eager = slope > 0.3 * slope.max() if step < 40 else slope == slope.max()
-        passive |= eager
+        if step < min(40, x.size):  # early on many columns enter at once
+            passive |= slope > 0.3 * slope.max()
+        else:  # single entries keep it from cycling
+            passive[int(slope.argmax())] = True
     raise MeasurementError("the fit did not converge", next_step="automc profile calibrate host")
 
 

@@ -308,7 +308,7 @@ def _label(node: Node, tensors: dict[str, Tensor]) -> str:
         owned = _OWNED.match(name) if name and tensors[name].constant else None
         if owned:
             return owned[1]
-    return plain_name(node.name) or node.outputs[0]
+    return plain_name(node.name) or next(name for name in node.outputs if name)
 
 
 def plain_name(name: str) -> str:
@@ -336,7 +336,7 @@ _MATRIX_PRODUCTS = frozenset({
 
 def _macs(node: Node, tensors: dict[str, Tensor]) -> int:
     """Multiply-accumulates as the kernel executes them, channels that only pad a block included."""
-    out = tensors[node.outputs[0]]
+    out = tensors[next(name for name in node.outputs if name)]
     if node.op.endswith("Conv"):
         weights = tensors[node.inputs[3 if node.op == "QLinearConv" else 1]]
         return out.elements * (weights.elements // weights.shape[0])

@@ -46,11 +46,12 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
         edits[tensor] = edits[leader].model_copy(update={"tensor": tensor})
     zero = 128 if chosen.weight_type == "uint8" else 0
     for index, (tensor, axis, _) in enumerate(found.weights):
-        count = dims[tensor][axis] if chosen.per_channel else 1
+        channels = axis if chosen.per_channel else None
+        count = 1 if channels is None else dims[tensor][channels]
         scale = 0.01 * (1.0 - (index + 1) / 4096)  # no two alike: the runtime stores small equal constants once
         edits[tensor] = QuantiseEdit(
             tensor=tensor, dtype=chosen.weight_type, scale=(scale,) * count, zero_point=(zero,) * count,
-            axis=axis if chosen.per_channel else None,
+            axis=channels,
         )  # fmt: skip
     return write_qdq(model, QuantSpec(tuple(edits.values())))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from automc.cost.recording import ZERO_BIAS, Recording
+from automc.cost.recording import ZEROS, Recording
 from automc.errors import UnseenOperatorError
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ class Recorder:
         """An initialiser of that shape; its values are made up."""
         self._weights[name] = (shape, dtype)
         return name
+
+    def zeros(self, tensor: torch.Tensor) -> None:
+        """`tensor` is a constant of zeros."""
+        name = self._constants[id(tensor)] = f"{ZEROS}like_{len(self._constants)}"
+        self._kept.append(tensor)
+        self.weight(name, tuple(tensor.shape), _onnx_type(tensor.dtype))
 
     def literal(self, values: float | Sequence[int] | Sequence[float], dtype: torch.dtype = torch.int64) -> str:
         """An initialiser whose values count: a shape, axes, a bound. Scalars are rank 0."""
@@ -181,7 +187,7 @@ class Recorder:
                 kept.append(node)
                 continue
             for slot, shared in enumerate(before.input):
-                if slot > 0 and (readers[shared] > 1 or shared.startswith(ZERO_BIAS)):  # each user gets its own
+                if slot > 0 and (readers[shared] > 1 or shared.startswith(ZEROS)):  # each user gets its own
                     before.input[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
                     readers[shared] -= 1
             if len(before.input) < 3:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 10
-ZERO_BIAS = "zero_bias_"
-"""Beginning of the name of what the exporter gives a convolution without a bias: zeros."""
+ZEROS = "zeros_"
+"""Beginning of the name of a weight of zeros, as the exporter gives a convolution without a bias."""
 
 Shape = tuple[int, ...]
 
@@ -54,7 +54,7 @@ def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.
 
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     value = 0.25 + index / 1024 if np.issubdtype(kind, np.floating) else 1 + index % 100
-    if name.startswith(ZERO_BIAS):
+    if name.startswith(ZEROS):
         value = 0
     proto = onnx.TensorProto(name=name, data_type=dtype, dims=shape)
     proto.raw_data = np.full(shape, value, dtype=kind).tobytes()

@@ -109,7 +109,8 @@ def _measure_effects(model: nn.Module, examples: Examples, task: Task) -> dict[s
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | _ConvNd) or _is_scaling_norm(module)
+        if (isinstance(module, nn.Linear | _ConvNd) or _is_scaling_norm(module))
+        and isinstance(module.weight, nn.Parameter)  # not one that is computed, which no plan can slice
     }
     model.eval()
     effects: dict[str, list[torch.Tensor]] = {name: [] for name in layers}

@@ -27,6 +27,9 @@ from automc.techniques.plan import SliceEdit
 
 _TOLERANCE = 1e-4  # of the largest output: float32 sums over other channel counts round differently
 
+_LIBRARY_FAILURES = (*RUN_FAILURES, RecursionError, ZeroDivisionError)
+"""What Torch-Pruning raises on a network that its index arithmetic does not fit."""
+
 Channel = tuple[str, str, int]
 """Module, axis ("in" or "out"), index; inputs of grouped convolutions are counted over all groups."""
 
@@ -207,7 +210,7 @@ def _trace(
             warnings.simplefilter("ignore")
             try:
                 graph.build_dependency(traced, example_inputs=example_inputs, verbose=False)
-            except (*RUN_FAILURES, RecursionError) as error:
+            except _LIBRARY_FAILURES as error:
                 site = site_of_error(error, model)
                 at = f" (at {site})" if site.file else ""
                 raise CompressionError(f"Torch-Pruning cannot trace this network{at}: {error!r}") from error
@@ -229,7 +232,7 @@ def _trace(
         except CompressionError as error:
             reasons[(name, "out", 0)] = Refusal(error.message)
             continue
-        except (*RUN_FAILURES, RecursionError) as error:
+        except _LIBRARY_FAILURES as error:
             reasons[(name, "out", 0)] = Refusal(f"Torch-Pruning cannot follow it: {error!r}")
             continue
         for item in followed:

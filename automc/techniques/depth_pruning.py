@@ -22,7 +22,7 @@ from automc.errors import InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, evidence_key, network_key
-from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, zeroed_copy
+from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, run, zeroed_copy
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import Plan, RemoveEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
@@ -137,12 +137,13 @@ def _probed_blocks(
 ) -> tuple[dict[str, Call], dict[str, str]]:
     """Calls of every module that may be a block, in the order they run, and why those that may not go may not."""
     calls = record_calls(model, probe_inputs(example_inputs, seed=4, batch=2), lambda _, module: _may_be_block(module))
-    reasons = {name: _why_kept(model.get_submodule(name), call) for name, call in calls.items()}
+    reasons = {name: _why_kept(model, name, call, example_inputs) for name, call in calls.items()}
     return calls, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _why_kept(block: nn.Module, call: Call) -> str | None:
+def _why_kept(model: nn.Module, name: str, call: Call, example_inputs: tuple[torch.Tensor, ...]) -> str | None:
     """Why the block cannot be left out; None where it only adds to what it is given."""
+    block = model.get_submodule(name)
     if call.count != 1:
         return f"is called {call.count} times"
     if call.input is None or call.output is None:
@@ -151,6 +152,10 @@ def _why_kept(block: nn.Module, call: Call) -> str | None:
         return f"makes {list(call.output.shape[1:])} of {list(call.input.shape[1:])}, so what follows needs it"
     if not _is_residual(block, call.input):
         return "does not hand its input on unchanged when its parameters are zero"
+    try:
+        run(apply_edits(model, (RemoveEdit(module=name),)), probe_inputs(example_inputs, seed=4))
+    except RUN_FAILURES as error:
+        return f"is read by what holds it: without it the network does not run ({type(error).__name__}: {error})"
     return None
 
 
@@ -228,7 +233,7 @@ class _Losses:
 
     def without(self, block: str | None) -> float:
         """None: the whole network. Kept for the next candidate that starts from the same network."""
-        return _LOSSES.get(f"{self.key}:{block}", lambda: self._measure(block))
+        return _LOSSES.get((self.key, block), lambda: self._measure(block))
 
     def _measure(self, block: str | None) -> float:
         edits = () if block is None else (RemoveEdit(module=block),)

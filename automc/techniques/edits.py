@@ -17,6 +17,14 @@ from torch.nn.utils import parametrize
 from automc.errors import CompressionError
 from automc.techniques.plan import Edit, LayerSpec, QuantiseEdit, RemoveEdit, ReplaceEdit, SliceEdit
 
+
+class HandsOn(nn.Identity):
+    """What stands where a block was removed: its input, whatever else the block was called with."""
+
+    def forward(self, input: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        return input
+
+
 Fill = Callable[[nn.Module, ReplaceEdit, nn.Module], None]
 """Called with the module being replaced, the edit and what replaces it; writes the weights it can derive in place."""
 
@@ -43,7 +51,7 @@ def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = Non
                         fill(old, edit, new)
                 set_module(edited, edit.module, new)
             case RemoveEdit():
-                kept = nn.Identity().train(_named(edited, edit.module).training)
+                kept = HandsOn().train(_named(edited, edit.module).training)
                 set_module(edited, edit.module, kept)
             case QuantiseEdit():
                 raise CompressionError(f"{edit.tensor}: a quantised tensor is an edit of the exported graph, not torch")

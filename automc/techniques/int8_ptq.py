@@ -134,19 +134,23 @@ def _weights(
     per_channel: bool,
     dtype: Literal["uint8", "int8"],
     reduce_range: bool,
-) -> Iterator[tuple[str, QuantiseEdit]]:
+) -> dict[str, QuantiseEdit]:
     from onnx import numpy_helper
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    edits: dict[str, QuantiseEdit] = {}
     for name, axis, node in found.weights:
         values = numpy_helper.to_array(constants[name])
         if not np.isfinite(values).all():
             raise CompressionError(f"{name}: a weight is not finite")
-        edit = weight_edit(values, name, axis if per_channel else None, dtype, reduce_range=reduce_range)
+        edit = edits.get(name)  # a weight that several operators share has room for the biases of all
+        if edit is None:
+            edit = weight_edit(values, name, axis if per_channel else None, dtype, reduce_range=reduce_range)
         if len(node.input) > 2 and node.input[2] in constants:
             bias = numpy_helper.to_array(constants[node.input[2]])
             edit = quantspec.room_for_bias(edit, activations[node.input[0]], bias)
-        yield name, edit
+        edits[name] = edit
+    return edits
 
 
 class _Calibration:

@@ -9,6 +9,7 @@ Inference".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -82,12 +83,13 @@ class Targets:
 
     activations: tensors to calibrate, in graph order. followers: tensor -> the tensor whose scale it takes.
     weights: (initialiser, channel axis, node) of every weighted operator, in graph order; `node.input[0]` is its data.
+    No channel axis where operators that share the weight count their outputs along different ones.
     integer: every operator that gets an integer kernel. left: those that stay in float, each with the reason.
     """
 
     activations: tuple[str, ...]
     followers: dict[str, str]
-    weights: tuple[tuple[str, int, onnx.NodeProto], ...]
+    weights: tuple[tuple[str, int | None, onnx.NodeProto], ...]
     integer: tuple[onnx.NodeProto, ...] = ()
     left: tuple[tuple[onnx.NodeProto, str], ...] = ()
 
@@ -127,7 +129,7 @@ def targets(model: onnx.ModelProto) -> Targets:
             left.append((node, f"{node.op_type} has no integer kernel here"))
         if kind != "integer":
             continue
-        reason = _why_float(node, constants)
+        reason = _why_float(node, constants) or _masks(node, readers, outputs)
         if reason is not None:
             left.append((node, reason))
             continue
@@ -145,7 +147,11 @@ def targets(model: onnx.ModelProto) -> Targets:
         if result not in outputs and len(following) == 1 and following[0].op_type in FOLDED_ACTIVATIONS:
             result = following[0].output[0]
         wanted.setdefault(result)
-    return Targets(tuple(wanted), followers, tuple(weights), tuple(integer), tuple(left))
+    axes: dict[str, set[int]] = {}
+    for name, axis, _ in weights:
+        axes.setdefault(name, set()).add(axis)
+    shared = tuple((name, axis if len(axes[name]) == 1 else None, node) for name, axis, node in weights)
+    return Targets(tuple(wanted), followers, shared, tuple(integer), tuple(left))
 
 
 def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
@@ -296,6 +302,15 @@ def _why_float(node: onnx.NodeProto, constants: set[str]) -> str | None:
     if all(value not in constants for value in node.input):
         return None
     return f"{node.op_type} with a constant stays in float"
+
+
+def _masks(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]], outputs: set[str]) -> str | None:
+    """Why a sum that only a Softmax reads stays in float: what it adds hides positions, from far below any scale."""
+    following = readers.get(node.output[0], [])
+    if node.op_type != "Add" or not following or node.output[0] in outputs:
+        return None
+    masks = all(reader.op_type == "Softmax" for reader in following)
+    return "Add of a mask before a Softmax stays in float: its range has no use for 8 bits" if masks else None
 
 
 def _channel_axis(node: onnx.NodeProto) -> int:

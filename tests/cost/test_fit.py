@@ -70,6 +70,24 @@ def test_the_solver_agrees_with_scipy_on_random_problems(seed: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("copies", [2, 3, 4])
+def test_columns_that_are_equal_share_what_one_would_have(copies: int) -> None:
+    # x1 is right of itself; x2 and its copies can say nothing that one of them could not
+    first, second = np.array([1.0, 0.0, 0.5]), np.array([0.2, 1.0, 0.9])
+    left = np.stack([first, *[second] * copies], axis=1)
+    right = 0.1 * first + 3.0 * second
+    gram = left.T @ left + np.eye(copies + 1) * 1e-6
+    found = non_negative_least_squares(gram, left.T @ right, np.zeros(copies + 1))
+    np.testing.assert_allclose(found, [0.1, *[3.0 / copies] * copies], rtol=1e-3)
+
+
+def test_a_few_equal_columns_beside_a_useless_one_do_not_go_round_for_ever() -> None:
+    gram = np.full((4, 4), 1.0) + np.eye(4) * 1e-6
+    gram[0, 1:] = gram[1:, 0] = 0.9
+    found = non_negative_least_squares(gram, np.array([0.0145, 0.0224, 0.0224, 0.0224]), np.zeros(4))
+    np.testing.assert_allclose(found, [0.0, *[0.0224 / 3] * 3], rtol=1e-4)
+
+
 def test_the_solver_gives_the_same_from_a_warm_start() -> None:
     generator = np.random.default_rng(9)
     left, right = generator.random((60, 20)), generator.standard_normal(60) + 1

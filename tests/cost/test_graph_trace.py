@@ -182,3 +182,35 @@ def test_tracing_leaves_no_onnx_model_behind_that_differs_from_a_checked_one() -
 
     model, inputs = network("mixed")
     onnx.checker.check_model(traced(model, inputs), full_check=True)
+
+
+class Prepended(nn.Module):
+    """Begins with zeros of the shape of what follows: a trace sees constants, as an export does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((torch.zeros_like(x[:, :1]), x.new_zeros(x.shape[0], 1, 4), x), 1).relu()
+
+
+def test_zeros_of_the_shape_of_an_activation_are_constants() -> None:
+    model, inputs = Prepended(), (torch.randn(1, 3, 4),)
+    rows = graph_from_trace(model, inputs).rows
+    assert [(row.op, row.input_shapes, row.output_shape) for row in rows if row.op == "Concat"] == [
+        ("Concat", ((1, 3, 4),), (1, 5, 4))
+    ]
+    assert signatures(graph_from_trace(model, inputs)) == signatures(graph_from_onnx(export_onnx(model, inputs)))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_recurrent_layer_of_which_only_the_last_state_is_read_has_rows(layers: int) -> None:
+    class LastState(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 4, num_layers=layers, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x)[1][0][-1]
+
+    graph = graph_from_onnx(export_onnx(LastState().eval(), (torch.randn(1, 5, 8),), dynamic_batch=False))
+    found = [row.macs for row in graph.rows if row.op == "LSTM"]
+    # 5 steps, 4 gates of 4 units, each reading the input (8, then 4 of the layer before) and the state (4)
+    assert found == [5 * 16 * (8 + 4), 5 * 16 * (4 + 4)][:layers]

@@ -8,6 +8,7 @@ from example_networks import NETWORKS, network
 from torch import nn
 
 from automc.errors import CompressionError
+from automc.techniques import coupling as coupling_module
 from automc.techniques.coupling import couple, masked_copy, removal_edits
 from automc.techniques.edits import apply_edits
 
@@ -184,6 +185,45 @@ def test_channels_that_are_followed_round_in_circles_refuse_their_group_alone() 
     coupling = couple(SharedKeys().eval(), (torch.zeros(1, 6, 4),))
     assert [group.root for group in coupling.groups] == ["up"]
     assert "round in circles" in coupling.refused["q"]
+
+
+class Shuffled(nn.Module):
+    """Units that halve their channels, work on one half, and shuffle both (Ma et al. 2018)."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, padding=1)
+        self.units = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(units))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for unit in self.units:
+            left, right = x.chunk(2, 1)
+            x = torch.cat((left, unit(right).relu()), 1)
+            batch, _, height, width = x.shape
+            x = x.view(batch, 2, 16, height, width).transpose(1, 2).reshape(batch, 32, height, width)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_channel_shuffle_that_torch_pruning_fails_on_is_a_candidates_error() -> None:
+    with pytest.raises(CompressionError, match="cannot trace this network: ZeroDivisionError"):
+        couple(Shuffled(3).eval(), (torch.zeros(1, 3, 8, 8),))
+
+
+def test_a_failure_of_torch_prunings_arithmetic_refuses_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = coupling_module.follow
+
+    def failing(graph: object, module: nn.Module, width: int) -> object:
+        if width == 8:
+            raise ZeroDivisionError("integer division or modulo by zero")
+        return follow(graph, module, width)
+
+    monkeypatch.setattr(coupling_module, "follow", failing)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    coupling = couple(model, (torch.zeros(1, 4),))
+    assert "ZeroDivisionError" in coupling.refused["0"]
+    assert [group.root for group in coupling.groups] == ["2"]
 
 
 def test_the_network_is_left_as_it_was() -> None:

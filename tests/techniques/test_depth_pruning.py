@@ -82,6 +82,16 @@ def test_a_block_that_is_called_twice_stays() -> None:
     assert find_stages(Twice(Block(nn.Identity()), False).eval(), PICTURE) == ()
 
 
+def test_a_block_whose_attributes_are_read_by_what_holds_it_stays() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True, norm_first=True)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval()
+    inputs = (torch.zeros(1, 5, 16),)
+    reach = DepthPruning().reach(nn.Sequential(model), inputs)
+    assert [target.name for target in reach.targets] == ["0.layers.1", "0.layers.2"]
+    (blocked,) = [one for one in reach.blocked if one.name == "0.layers.0"]
+    assert "self_attn" in blocked.reason  # nn.TransformerEncoder asks its first layer how it is built
+
+
 def test_the_blocks_the_loss_misses_least_go_first() -> None:
     model = network("residual")
     with torch.no_grad():  # layer1.1 adds next to nothing; layer1.0 a lot

@@ -59,6 +59,16 @@ def test_weights_frozen_parameters_hooks_and_inputs_are_in_the_key() -> None:
     assert network_key(scaled(2.0), (torch.zeros(1, 4, dtype=torch.int64),)) != key
 
 
+def test_a_network_that_cannot_be_printed_has_a_key() -> None:
+    class Unprintable(nn.Linear):
+        def __repr__(self) -> str:
+            raise AttributeError("as NNI's class token does")
+
+    assert network_key(Unprintable(4, 4).requires_grad_(False), INPUTS) is not None
+    with pytest.raises(AttributeError):
+        repr(Unprintable(4, 4))
+
+
 def test_a_setting_that_cannot_be_compared_is_never_recalled() -> None:
     model = scaled(torch.zeros(2))
     assert network_key(model, INPUTS) != network_key(model, INPUTS)

@@ -47,6 +47,40 @@ def kernels(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in optimised(model).graph.node)
 
 
+def test_a_weight_read_along_both_axes_is_quantised_as_a_whole() -> None:
+    """An autoencoder whose decoder is its encoder transposed: 6 outputs along axis 0, then 4 along axis 1."""
+    nodes = [
+        helper.make_node("Gemm", ["input", "w", "b"], ["code"], name="encode", transB=1),
+        helper.make_node("Gemm", ["code", "w", "c"], ["output"], name="decode"),
+    ]
+    random = np.random.default_rng(0)
+    weights = {"w": random.normal(size=(6, 4)), "b": random.normal(size=6), "c": random.normal(size=4)}
+    model = graph(nodes, {name: value.astype(np.float32) for name, value in weights.items()}, (1, 4))
+    found = targets(model)
+    assert [(name, axis) for name, axis, _ in found.weights] == [("w", None), ("w", None)]
+    spec = QuantSpec(
+        (
+            *(activation_edit(-3.0, 3.0, name, "uint8") for name in ("input", "code")),
+            weight_edit(weights["w"], "w", None, "int8"),
+        )
+    )
+    data = random.normal(size=(1, 4)).astype(np.float32)
+    np.testing.assert_allclose(run_onnx(write_qdq(model, spec), [data]), run_onnx(model, [data]), atol=0.3)
+
+
+def test_a_mask_added_before_a_softmax_stays_in_float() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["input", "input"], ["scores"], name="scores"),
+        helper.make_node("Exp", ["input"], ["mask"], name="mask"),
+        helper.make_node("Add", ["scores", "mask"], ["masked"], name="masked"),
+        helper.make_node("Softmax", ["masked"], ["shares"], name="shares"),
+        helper.make_node("MatMul", ["shares", "input"], ["output"], name="out"),
+    ]
+    found = targets(graph(nodes, {}, (4, 4)))
+    assert found.activations == ("input", "scores", "shares")  # neither the mask, which may be infinite, nor the sum
+    assert [node.name for node, _ in found.left if node.op_type == "Add"] == ["masked"]
+
+
 def residual_block() -> tuple[onnx.ModelProto, np.random.Generator]:
     """input (1, 16, 8, 8) -> Conv, Relu -> Conv -> Add -> Relu -> GlobalAveragePool -> Flatten -> Gemm."""
     random = np.random.default_rng(0)
