@@ -81,7 +81,7 @@ def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = _fresh(_node_name(module, node.op_type), taken)
         for index, output in enumerate(node.output):
             if output not in names:
-                names[output] = node.name if index == 0 else f"{node.name}_{index}"
+                names[output] = node.name if index == 0 else _fresh(f"{node.name}_{index}", taken)
     weights = {tensor.name for tensor in graph.initializer}
     for node in order:
         for slot, value in enumerate(node.input):

@@ -24,7 +24,9 @@ import onnx
 from automc.canonical import canonical, clean, name_after_modules
 from automc.errors import ExportError, MeasurementError, ParityError
 from automc.outputs import records_of, tensors_alone, tensors_of
+from automc.sources import raised_here
 from automc.splits import split_directly
+from automc.techniques._probing import RUN_FAILURES
 from automc.translation import OPSET, shortcuts, translations
 
 if TYPE_CHECKING:
@@ -79,7 +81,9 @@ def export_onnx(
                 optimize=False,
                 verbose=False,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
+        except (torch.onnx.errors.OnnxExporterError, *RUN_FAILURES) as error:
+            if not isinstance(error, torch.onnx.errors.OnnxExporterError) and raised_here(error):
+                raise
             raise ExportError(
                 f"torch cannot export {type(model).__name__} to ONNX: {_first_cause(error)}",
                 next_step="rewrite the operation the message names, or leave the technique out that introduced it",

@@ -103,6 +103,22 @@ def site_in_users(error: BaseException, module_name: str) -> Site:
     return Site()
 
 
+def raised_here(error: BaseException) -> bool:
+    """Whether a line of automc, not of the network or of a library, raised it: that is a bug and stays one.
+
+    What torch's modes hand on to (a function written in C) is not a line of automc.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return True
+    code = trace.tb_frame.f_code
+    if code.co_name in ("__torch_function__", "__torch_dispatch__"):
+        return False
+    return Path(code.co_filename).resolve().is_relative_to(Path(__file__).resolve().parent)
+
+
 def defined_at(thing: object) -> Site:
     """Where a function, a class, a generator or an object's class was written; Site() where it was not in Python."""
     for part in (thing, getattr(thing, "func", None), type(thing)):

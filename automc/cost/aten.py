@@ -318,6 +318,21 @@ def _concatenate(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any],
     recorder.emit("Concat", [recorder.name(item) for item in parts], result, axis=axis)
 
 
+def _roll(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    """Along each axis the end is put in front of the beginning."""
+    shifts, axes = ([item] if isinstance(item, int) else list(item) for item in args[1:3])
+    if not axes:  # of the flattened tensor
+        raise unseen(torch.ops.aten.roll.default, args)
+    value = recorder.name(args[0])
+    for shift, axis in zip(shifts, axes, strict=True):
+        at = -shift % args[0].shape[axis]
+        bounds = ((at, sys.maxsize), (0, at))
+        given = [[recorder.literal([number]) for number in (*pair_, axis, 1)] for pair_ in bounds]
+        parts = [recorder.node("Slice", [value, *inputs])[0] for inputs in given]
+        (value,) = recorder.node("Concat", parts, axis=axis)
+    recorder.declare(result, value)
+
+
 def _stack(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     axis = int(args[1]) if len(args) > 1 else int(kwargs.get("dim", 0))
     axes = recorder.literal([axis])
@@ -425,7 +440,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"),
     "view": _reshape, "_unsafe_view": _reshape, "reshape": _reshape, "_reshape_copy": _reshape, "expand": _expand,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "slice": _slice, "select": _select,
-    "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack,
+    "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack, "roll": _roll,
     "unsqueeze": _unsqueeze, "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
     "reflection_pad1d": _pad("reflect"), "reflection_pad2d": _pad("reflect"), "replication_pad2d": _pad("edge"),
     "zeros_like": _zeros, "new_zeros": _zeros,

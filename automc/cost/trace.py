@@ -7,8 +7,8 @@ as the aten operators it becomes. Each is written down in the vocabulary and in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,7 @@ from automc.cost.recorder import Recorder
 from automc.cost.recording import Recording
 from automc.errors import CompressionError, UnseenOperatorError
 from automc.outputs import tensors_of
+from automc.sources import raised_here
 from automc.techniques._probing import RUN_FAILURES
 from automc.techniques.edits import shapes_alone
 
@@ -54,10 +55,10 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
     for index, tensor in enumerate(inputs):
         recorder.declare(tensor, f"input_{index}")
     try:
-        with torch.no_grad(), _Operators(recorder), _Functions(recorder):
+        with torch.no_grad(), _exporting(), _Operators(recorder), _Functions(recorder):
             result = network(*inputs)
     except RUN_FAILURES as error:
-        if _is_ours(error):
+        if raised_here(error):
             raise
         raise UnseenOperatorError(
             f"{type(model).__name__} does not run on shapes alone: {type(error).__name__}: {error}",
@@ -66,16 +67,19 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
     return recorder.recording(inputs, _tensors(result))
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether a line of this package, not of the network or of torch, raised it: that is a bug and stays one."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return True
-    code = trace.tb_frame.f_code
-    handing_on = code.co_name in ("__torch_function__", "__torch_dispatch__")  # what they call is written in C
-    return Path(code.co_filename).resolve().parent == Path(__file__).resolve().parent and not handing_on
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """Networks that ask whether they are being exported, to leave out what depends on values, are told that they are.
+
+    A trace stands for an export. The two flags are those that torch.export sets, and what torch.compiler answers by.
+    """
+    compiler = torch.compiler
+    before = compiler._is_compiling_flag, compiler._is_exporting_flag
+    compiler._is_compiling_flag = compiler._is_exporting_flag = True
+    try:
+        yield
+    finally:
+        compiler._is_compiling_flag, compiler._is_exporting_flag = before
 
 
 _CALLS = {**FUNCTIONS, **ATTENTION}

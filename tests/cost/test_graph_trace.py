@@ -214,3 +214,28 @@ def test_a_recurrent_layer_of_which_only_the_last_state_is_read_has_rows(layers:
     found = [row.macs for row in graph.rows if row.op == "LSTM"]
     # 5 steps, 4 gates of 4 units, each reading the input (8, then 4 of the layer before) and the state (4)
     assert found == [5 * 16 * (8 + 4), 5 * 16 * (4 + 4)][:layers]
+
+
+class Rolled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.roll(x, (-1, 2), (1, 2)).relu()
+
+
+def test_a_roll_is_a_split_and_a_concatenation_for_each_axis() -> None:
+    inputs = (torch.randn(1, 6, 8),)
+    rows = graph_from_trace(Rolled(), inputs).rows
+    assert [row.op for row in rows] == ["Split", "Concat"] * 2 + ["Relu"]  # two slices: the runtime makes a Split
+    assert rows[1].input_shapes == ((1, 5, 8), (1, 1, 8))  # by -1: the first row comes last
+    assert rows[3].input_shapes == ((1, 6, 2), (1, 6, 6))  # by 2: the last two columns come first
+    assert signatures(graph_from_trace(Rolled(), inputs)) == signatures(graph_from_onnx(export_onnx(Rolled(), inputs)))
+
+
+def test_a_network_that_asks_whether_it_is_exported_is_traced_as_exported() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.compiler.is_compiling() and bool((x == 0).all()):
+                return x
+            return x.relu()
+
+    assert [row.op for row in graph_from_trace(Asks(), (torch.ones(1, 4),)).rows] == ["Relu"]
+    assert not torch.compiler.is_compiling()
