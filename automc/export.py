@@ -61,6 +61,9 @@ def export_onnx(
     if isinstance(model, HoldsGraph):
         return model.onnx_graph()
     network = copy.deepcopy(model).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.AdaptiveAvgPool1d):  # of a transposed tensor it is exported as a gather
+            module.register_forward_pre_hook(_contiguous)
     inputs = tuple(tensor.detach() for tensor in example_inputs)
     shapes = None
     if dynamic_batch:
@@ -224,6 +227,10 @@ def settle(model: onnx.ModelProto, level: Literal["basic", "extended"] = "basic"
         if Counter(node.op_type for node in current.graph.node) == before:
             break
     return current
+
+
+def _contiguous(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in given)
 
 
 @contextlib.contextmanager

@@ -94,6 +94,17 @@ def _same(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result
     recorder.same(result, args[0])
 
 
+def _as_strided(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    """Another order in memory of the same extents holds what it held; a graph knows no order in memory."""
+    if tuple(args[1]) != tuple(result.shape) or tuple(result.shape) != tuple(args[0].shape):
+        raise unseen(torch.ops.aten.as_strided.default, args)
+
+
+def _reciprocal_root(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
+    (root,) = recorder.node("Sqrt", [recorder.name(args[0])])
+    recorder.emit("Reciprocal", [root], result)
+
+
 def _cast(recorder: Recorder, args: Arguments, kwargs: Mapping[str, Any], result: Any) -> None:
     if result.dtype == args[0].dtype:
         recorder.same(result, args[0])
@@ -440,7 +451,8 @@ _HANDLERS: Mapping[str, Handler] = {
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"),
     "view": _reshape, "_unsafe_view": _reshape, "reshape": _reshape, "_reshape_copy": _reshape, "expand": _expand,
     "permute": _permute, "transpose": _transpose, "t": _transpose, "slice": _slice, "select": _select,
-    "split": _split, "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack, "roll": _roll,
+    "split": _split, "unsafe_split": _split, "rsqrt": _reciprocal_root, "as_strided": _as_strided,
+    "split_with_sizes": _split, "unbind": _unbind, "cat": _concatenate, "stack": _stack, "roll": _roll,
     "unsqueeze": _unsqueeze, "squeeze": _squeeze, "constant_pad_nd": _pad("constant"),
     "reflection_pad1d": _pad("reflect"), "reflection_pad2d": _pad("reflect"), "replication_pad2d": _pad("edge"),
     "zeros_like": _zeros, "new_zeros": _zeros,

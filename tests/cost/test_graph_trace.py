@@ -239,3 +239,30 @@ def test_a_network_that_asks_whether_it_is_exported_is_traced_as_exported() -> N
 
     assert [row.op for row in graph_from_trace(Asks(), (torch.ones(1, 4),)).rows] == ["Relu"]
     assert not torch.compiler.is_compiling()
+
+
+class Pooled(nn.Module):
+    """A mean over positions of tokens, through a pool of the transposed tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.pool = nn.Linear(16, 16), nn.AdaptiveAvgPool1d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.layer(x).transpose(1, 2)).flatten(1)
+
+
+class Normalised(nn.Module):
+    """Root mean square normalisation, and a split that torch may write into."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = torch.unsafe_split(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6), 8, 2)
+        return torch.relu(left) * right
+
+
+@pytest.mark.parametrize("model", [Pooled().eval(), Normalised()], ids=["pooled", "normalised"])
+def test_pools_of_transposed_tensors_and_root_norms_are_traced_as_exported(model: nn.Module) -> None:
+    inputs = (torch.randn(1, 20, 16),)
+    exported = export_onnx(model, inputs)
+    assert not {"Gather", "Range"} & {node.op_type for node in exported.graph.node}
+    assert signatures(graph_from_trace(model, inputs)) == signatures(graph_from_onnx(exported))
