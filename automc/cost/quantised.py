@@ -25,8 +25,8 @@ _KEEPS_SIGN = frozenset({
 })  # fmt: skip
 """Operators that put out nothing negative where all their activations are not."""
 
-_KEEPS_RANGE = frozenset({"Expand", "Resize"})
-"""Operators that repeat values: calibration finds their input's range again (not of a Resize that interpolates)."""
+_KEEPS_RANGE = frozenset({"Expand", "Resize", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
+"""Operators that repeat or move values: calibration finds their input's range again (not of an interpolation)."""
 
 
 def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.ModelProto:

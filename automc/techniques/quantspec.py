@@ -32,9 +32,10 @@ QUANTISED_OPS = frozenset(
 FOLDED_ACTIVATIONS = frozenset({"Relu", "Clip"})
 """Vanish into the saturation of the quantisation behind them when they alone follow a quantised operator."""
 
-FOLLOWING_OPS = frozenset(
-    {"MaxPool", "ReduceMax", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity"}
-)
+FOLLOWING_OPS = frozenset({
+    "MaxPool", "ReduceMax", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather",
+    "Expand", "Pad", "Identity",
+})  # fmt: skip
 """Move or select values: on a quantised input they run on its integers and hand on its scale."""
 
 WEIGHTED_OPS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -124,7 +125,8 @@ def targets(model: onnx.ModelProto) -> Targets:
         if node.output[0] in whole:  # arithmetic on shapes
             continue
         if kind == "follow" and node.input[0] in (wanted.keys() | followers.keys()) and not pads_values(node, graph):
-            followers[node.output[0]] = followers.get(node.input[0], node.input[0])
+            leader = followers.get(node.input[0], node.input[0])
+            followers.update({value: leader for value in node.output if value})
         if kind == "float":
             left.append((node, f"{node.op_type} has no integer kernel here"))
         if kind != "integer":

@@ -280,3 +280,17 @@ def test_a_bias_that_does_not_fit_its_scale_is_refused() -> None:
     tiny = spec.by_name["a.weight"].model_copy(update={"scale": (1e-15,) * 16})
     with pytest.raises(CompressionError, match=r"a\.bias: does not fit int32"):
         write_qdq(model, QuantSpec(tuple(tiny if edit.tensor == "a.weight" else edit for edit in spec.tensors)))
+
+
+def test_what_selects_or_repeats_values_hands_on_their_scale_by_every_output() -> None:
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["a"], name="a"),
+        helper.make_node("Split", ["a"], ["left", "right"], name="split", axis=1, num_outputs=2),
+        helper.make_node("Gather", ["right", "first"], ["one"], name="one", axis=2),
+        helper.make_node("Expand", ["one", "shape"], ["again"], name="again"),
+        helper.make_node("Add", ["left", "again"], ["output"], name="sum"),
+    ]
+    weights = {"w": np.ones((4, 4, 1, 1), np.float32), "first": np.array([0]), "shape": np.array([1, 2, 3, 3])}
+    found = targets(graph(nodes, weights, (1, 4, 3, 3)))
+    assert found.followers == {"left": "a", "right": "a", "one": "a", "again": "a"}
+    assert found.activations == ("input", "a", "output")
