@@ -46,6 +46,17 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
     does not run on shapes alone.
     """
     network = shapes_alone(model).eval() if any(module.training for module in model.modules()) else model
+    try:
+        return _record(network, example_inputs, batch)
+    except UnseenOperatorError as error:
+        try:
+            with _exporting():
+                return _record(network, example_inputs, batch)
+        except UnseenOperatorError:
+            raise error from error.__cause__
+
+
+def _record(network: nn.Module, example_inputs: tuple[torch.Tensor, ...], batch: int) -> Recording:
     names = {id(tensor): name for name, tensor in network.named_parameters(remove_duplicate=False)}
     names |= {id(tensor): name for name, tensor in network.named_buffers(remove_duplicate=False)}
     recorder = Recorder(names)
@@ -55,13 +66,13 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
     for index, tensor in enumerate(inputs):
         recorder.declare(tensor, f"input_{index}")
     try:
-        with torch.no_grad(), _exporting(), _Operators(recorder), _Functions(recorder):
+        with torch.no_grad(), _Operators(recorder), _Functions(recorder):
             result = network(*inputs)
     except RUN_FAILURES as error:
         if raised_here(error):
             raise
         raise UnseenOperatorError(
-            f"{type(model).__name__} does not run on shapes alone: {type(error).__name__}: {error}",
+            f"{type(network).__name__} does not run on shapes alone: {type(error).__name__}: {error}",
             next_step="keep values out of its control flow, or export it and predict the file",
         ) from error
     return recorder.recording(inputs, _tensors(result))
@@ -71,7 +82,7 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
 def _exporting() -> Iterator[None]:
     """Networks that ask whether they are being exported, to leave out what depends on values, are told that they are.
 
-    A trace stands for an export. The two flags are those that torch.export sets, and what torch.compiler answers by.
+    For those that a trace cannot follow otherwise: told so, others choose operators of another kind. The two flags are those that torch.export sets, and what torch.compiler answers by.
     """
     compiler = torch.compiler
     before = compiler._is_compiling_flag, compiler._is_exporting_flag

@@ -230,7 +230,7 @@ def test_a_roll_is_a_split_and_a_concatenation_for_each_axis() -> None:
     assert signatures(graph_from_trace(Rolled(), inputs)) == signatures(graph_from_onnx(export_onnx(Rolled(), inputs)))
 
 
-def test_a_network_that_asks_whether_it_is_exported_is_traced_as_exported() -> None:
+def test_a_network_that_reads_values_unless_it_is_exported_is_traced_as_exported() -> None:
     class Asks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if not torch.compiler.is_compiling() and bool((x == 0).all()):
