@@ -82,7 +82,8 @@ def _record(network: nn.Module, example_inputs: tuple[torch.Tensor, ...], batch:
 def _exporting() -> Iterator[None]:
     """Networks that ask whether they are being exported, to leave out what depends on values, are told that they are.
 
-    For those that a trace cannot follow otherwise: told so, others choose operators of another kind. The two flags are those that torch.export sets, and what torch.compiler answers by.
+    For those that a trace cannot follow otherwise: told so, others choose operators of another kind. The two flags are
+    those that torch.export sets, and what torch.compiler answers by.
     """
     compiler = torch.compiler
     before = compiler._is_compiling_flag, compiler._is_exporting_flag
