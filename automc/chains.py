@@ -10,6 +10,7 @@ from automc.errors import ConfigError
 from automc.nearest import nearest_or_all
 from automc.space_file import Chains
 from automc.techniques import get_technique
+from automc.techniques.registry import technique_names
 from automc.techniques.technique import Phase, Technique
 
 RECOVERY = "recovery"
@@ -80,10 +81,13 @@ class ChainRules:
             key = f"{self.where}: chains.list.{i}"
             for word in words:
                 if word not in self._techniques and word != RECOVERY:
+                    known = word in technique_names()
                     hint = nearest_or_all(word, [*self._techniques, RECOVERY])
                     raise ConfigError(
                         f"{key}: {word!r} is not among this space's techniques{hint}",
-                        next_step=f"list {word} under `techniques`, or leave it out of the chain",
+                        next_step=f"list {word} under `techniques`, or leave it out of the chain"
+                        if known
+                        else "automc technique list",
                     )
             recovering = [word for word in words if word == RECOVERY or word in self._recoveries]
             if RECOVERY in words and not self._recoveries:

@@ -9,6 +9,7 @@
     ├ MeasurementError            device noisy or unreachable (retried)
     ├ InfeasibleSearchError       nothing meets the constraints                           exit 3
     └ RunError · BundleError      verification or parity failed: exit 4;  interrupted, resumable: exit 5
+        RunRefused                what was asked cannot be done with this run, which is sound: exit 2
 
 Every message says what happened and why; `next_step` is the command or edit that gets the user further.
 """
@@ -109,6 +110,12 @@ class RunError(AutomcError):
     """The run directory is damaged, in use, or does not fit what was asked."""
 
     exit_code = 4
+
+
+class RunRefused(RunError):
+    """The run is sound, but what was asked cannot be done with it: it exists, is in use, has not ended."""
+
+    exit_code = 2
 
 
 class RunInterrupted(RunError):

@@ -62,7 +62,10 @@ PARITY_SAMPLES = 8
 
 @runtime_checkable
 class SelfScored(Protocol):
-    """A workload that knows its candidates' figures without training: a table of published measurements, a no-op."""
+    """A workload that knows its candidates' figures without training: a table of published measurements, a no-op.
+
+    Where it says in an attribute `tells` which figures it gives, objectives are checked before a run begins.
+    """
 
     def score(self, candidate: Candidate, rung: int, seed: int) -> Mapping[Metric, Figure]: ...
 

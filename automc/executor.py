@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from automc.errors import MeasurementError, RunError
+from automc.errors import MeasurementError, RunError, RunInterrupted
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -306,9 +306,9 @@ class _RaySession:
         if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
             self.open = False  # nothing answers any more; `close` must not wait for it either
             self._end()
-            raise RunError(
+            raise RunInterrupted(
                 "Ray died, and every worker with it (out of memory, or something stopped its processes)",
-                next_step="resume the run; finished trials are kept",
+                next_step="automc resume RUN: finished trials are kept",
             )
 
     def close(self) -> None:

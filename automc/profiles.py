@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -173,6 +174,19 @@ def profile_folder(name: str) -> Path:
 def calibration_text(calibration: dict[str, JsonValue]) -> str:
     """calibration.json as it is stored; its sha256 is the profile's `calibration_digest`."""
     return json.dumps(calibration, indent=1, sort_keys=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Raises ConfigError where nothing can be written into `folder`, which need not be there yet."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written: {error.strerror}",
+            next_step="set AUTOMC_HOME to a folder of yours: profiles and caches are kept there",
+        ) from error
 
 
 def save_profile(profile: HardwareProfile, calibration: dict[str, JsonValue], folder: Path) -> None:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import JsonValue
 
 from automc.config import SearchConfig, dump_config, parse_config
-from automc.errors import ConfigError, RunError
+from automc.errors import ConfigError, RunError, RunInterrupted, RunRefused
 from automc.journal import Journal
 from automc.nearest import nearest
 from automc.trial import Figure, Trial
@@ -49,7 +49,7 @@ class ArtifactStore:
                 _make_folder(self.folder)
                 write_durably(path, content)
         except OSError as error:
-            raise RunError(
+            raise RunInterrupted(
                 f"{path}: cannot be written: {error.strerror}",
                 next_step=f"make room, then: automc resume {self.folder.parent}",
             ) from error
@@ -128,7 +128,7 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder}: is a file, not a folder", next_step="give another folder: --run DIR")
         if folder.exists() and any(folder.iterdir()):
-            raise RunError(
+            raise RunRefused(
                 f"{folder}: holds a run already; a second run would mix with it",
                 next_step=f"automc resume {folder}    (or give another folder: --run {folder}-2)",
             )
@@ -192,7 +192,7 @@ class Run:
         """The trial journalled last, as a resumed run would read it."""
         record = self.journal.last("trial")
         if record is None:
-            raise RunError(f"{self.folder}: no trial yet")
+            raise RunRefused(f"{self.folder}: no trial yet", next_step=f"automc resume {self.folder}")
         return Trial.from_json(_mapping(record["trial"]))
 
     @property
@@ -209,7 +209,11 @@ class Run:
         """Every re-measured candidate, fastest first. Raises RunError where the run has not come that far."""
         path = self.folder / "front.json"
         if not self.has_finalists:
-            raise RunError(f"{self.folder}: has not ended", next_step=f"automc resume {self.folder}")
+            going_on = in_use(self.folder)
+            raise RunRefused(
+                f"{self.folder}: has not ended" + (", another process is running it" if going_on else ""),
+                next_step=f"automc runs {self.folder.parent}" if going_on else f"automc resume {self.folder}",
+            )
         try:
             return [FrontPoint.from_json(item) for item in json.loads(path.read_text())["points"]]
         except (ValueError, KeyError, TypeError) as error:
@@ -230,10 +234,15 @@ class Run:
 
         return choose(self.finalists(), rule or self.config.choose, self.config.constraints).trial
 
-    def bundle(self, trial: Trial, folder: Path | None = None) -> Bundle:
-        """Write the deployment bundle of `trial` (its own folder under bundle-<id>, unless given)."""
+    def bundle(self, trial: Trial | str, folder: Path | str | None = None) -> Bundle:
+        """Write the deployment bundle of a finalist (its own folder under bundle-<id>, unless given).
+
+        trial: the finalist, its id, or a rule as `choose` takes it.
+        """
         from automc.search.ending import write_bundle_of
 
+        trial = self.choose(trial) if isinstance(trial, str) else trial
+        folder = None if folder is None else Path(folder)
         return write_bundle_of(self, trial, folder or self.folder / f"bundle-{trial.candidate.id}")
 
     def rescore(
@@ -289,9 +298,9 @@ class Run:
                     time.sleep(0.01)
                     continue
                 self._held.close()
-                raise RunError(
+                raise RunRefused(
                     f"{self.folder}: another process is running it",
-                    next_step="wait for it, or give another folder: --run DIR",
+                    next_step=f"wait until it has ended; automc runs {self.folder.parent} shows how far it is",
                 ) from error
 
 

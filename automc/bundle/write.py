@@ -18,7 +18,7 @@ from automc.bundle.templates import run as runner
 from automc.bundle.templates import verify as verifier
 from automc.bundle.verify import Bundle
 from automc.candidate import Candidate
-from automc.errors import BundleError
+from automc.errors import BundleError, ConfigError
 from automc.profiles import HardwareProfile
 from automc.techniques.plan import Plan
 from automc.trial import Figure, Metric
@@ -86,11 +86,11 @@ class BundleContents:
 def write_bundle(folder: Path, contents: BundleContents) -> Bundle:
     """Write the bundle at `folder`, which appears complete or not at all.
 
-    Raises BundleError where `folder` exists or cannot be written, where the model is not portable (external data,
-    layouts of one machine) or where preprocessing or golden samples do not fit it.
+    Raises ConfigError where `folder` exists, BundleError where it cannot be written, where the model is not portable
+    (external data, layouts of one machine) or where preprocessing or golden samples do not fit it.
     """
     if folder.exists():
-        raise BundleError(f"{folder} exists already", next_step="name another folder, or move this one away")
+        raise ConfigError(f"{folder} exists already", next_step="name another folder, or move this one away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -108,7 +108,9 @@ def write_bundle(folder: Path, contents: BundleContents) -> Bundle:
 
 
 def _unwritable(folder: Path, error: OSError) -> BundleError:
-    return BundleError(f"{folder}: cannot be written: {error}", next_step="free some space or choose another folder")
+    return BundleError(
+        f"{folder}: cannot be written: {error}", next_step="make room, or choose another folder: --out DIR"
+    )
 
 
 def _fill(part: Path, contents: BundleContents) -> None:

@@ -76,9 +76,13 @@ def _asked(job: Job, workload: str | None) -> SearchConfig:
                 "--workload, and --model or --data, which say what the workload is", next_step="leave --workload out"
             )
         return config_of(job)
+    from automc.search.checking import check_names
+
     raw: dict[str, Any] = {}
     lay_over(raw, {"constraints.max_drop_points": 1.0, **plain_overrides(job)})
-    return parse_config(raw, "the command line")
+    asked = parse_config(raw, "the command line")
+    check_names(asked, "the command line")
+    return asked
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, object]:

@@ -42,7 +42,7 @@ app = typer.Typer(
     name="automc",
     cls=Commands,
     help="Compression search that proves its numbers on your device.\n\n"
-    "Exit codes: 0 done, 1 a device or a bug, 2 your file or argument, 3 nothing meets the constraints, "
+    "Exit codes: 0 done, 1 the machine or a bug, 2 your file or argument, 3 nothing meets the constraints, "
     "4 a run or bundle failed its checks, 5 interrupted and resumable.\n\n"
     "Tab completes commands, options, runs, profiles, techniques, spaces and rules in a shell that was told to by "
     "--install-completion.\n\n"
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if debug or error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        _fail(f"{where}: {error.strerror}", "make it writable or make room, then run the same command again", 4)
+        _fail(f"{where}: {error.strerror}", "make it writable or make room, then run the same command again", 1)
     sys.exit(0)  # not reached: app() leaves by SystemExit
 
 

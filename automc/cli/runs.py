@@ -151,13 +151,13 @@ def report(
     """
     import webbrowser
 
-    from automc.errors import AutomcError, RunError
+    from automc.errors import AutomcError, RunRefused
     from automc.run import Run
 
     run = Run.open(folder)
     page = folder / "report.html"
     if not page.is_file():
-        raise RunError(f"{folder}: has no report yet", next_step=f"automc resume {folder}")
+        raise RunRefused(f"{folder}: has no report yet", next_step=f"automc resume {folder}")
     said, rungs = in_words_of(run, run.finalists()), rungs_of(run)
     if as_json:
         print_json(

@@ -195,6 +195,12 @@ def _notes(splits: tuple[Split, ...], accuracy: Mapping[str, Figure]) -> tuple[s
                 f"the base scores {_figure(first)} on train and {_figure(second)} on validation, which differ beyond "
                 "their intervals: make sure that it has not seen the validation samples, and that both are of one kind"
             )
+        chance = max(train.values()) / sum(train.values()) if train and len(train) > 1 else 0.0
+        if chance and second.low <= chance:
+            notes.append(
+                f"the base scores {_figure(second)} on validation, no better than always naming the commonest class "
+                f"({chance:.4f}): it is not trained, or its weights were not given (--weights FILE)"
+            )
     return tuple(notes)
 
 

@@ -37,6 +37,7 @@ from automc.profiles import (
     cache_folder,
     calibration_text,
     load_profile,
+    require_writable,
     save_profile,
 )  # fmt: skip
 
@@ -93,6 +94,7 @@ def calibrate_host(
         )
     plan, settings, started = PLANS[mode], SessionSettings(threads=threads), time.monotonic()
     target = folder or cache_folder() / "profiles" / name
+    require_writable(target.parent)  # now, and not after minutes of measuring
     clock = _Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell)
     tell("probing int8 and channel widths", 0.0)
     facts = int8_facts(settings, clock.anchor, seed=seed)

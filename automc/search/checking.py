@@ -45,11 +45,24 @@ def check_config(config: SearchConfig, source: str) -> Checked:
     with _at(source, "space"):
         space = SearchSpace.load(config.space)
     if kind is not None and issubclass(kind, SelfScored):
+        with _at(source):
+            _check_told(config, kind)
         return Checked(space, ())
     with _at(source):
         _check_reference(config, space)
     with _at(source, "profile"):
         return Checked(space, _profile_notes(config))
+
+
+def check_names(config: SearchConfig, source: str) -> None:
+    """The strategy and the space are there. Raises ConfigError with `source`, the key and the nearest name."""
+    from automc.search.strategies.registry import get_strategy
+    from automc.space import SearchSpace
+
+    with _at(source, "search.strategy"):
+        get_strategy(config.search.strategy)
+    with _at(source, "space"):
+        SearchSpace.load(config.space)
 
 
 def check(config: SearchConfig, data_root: Path | None) -> None:
@@ -65,11 +78,24 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     space = SearchSpace.load(config.space)
     get_strategy(config.search.strategy)
     if isinstance(workload, SelfScored):
+        _check_told(config, workload)
         return
     _check_reference(config, space)
     problem = _profile_problem(config)
     if problem is not None and not _calibrates(config):
         raise problem
+
+
+def _check_told(config: SearchConfig, workload: SelfScored | type) -> None:
+    """A workload that scores itself tells every objective: it would be found out at the first trial."""
+    told: frozenset[str] | None = getattr(workload, "tells", None)
+    for name in config.objectives:
+        if told is not None and name not in told:
+            raise ConfigError(
+                f"objectives: {name} is asked for, but workload {config.workload.name} does not tell it "
+                f"(it tells: {', '.join(sorted(told))})",
+                next_step=f"leave {name} out of `objectives`",
+            )
 
 
 def _check_reference(config: SearchConfig, space: SearchSpace) -> None:

@@ -12,7 +12,7 @@ from automc.constraints import Interval, Limit, limits_of, unmet
 from automc.errors import ConfigError, InfeasibleSearchError
 from automc.nearest import nearest
 from automc.run import FrontPoint
-from automc.trial import Metric, to_minimise
+from automc.trial import Figure, Metric, to_minimise
 
 RULES: dict[str, tuple[Metric, ...]] = {
     "fastest": ("latency_ms",),
@@ -123,12 +123,21 @@ def _infeasible(
         if figure is None
         else f"has {figure.value:.4g} {figure.unit}, {figure.value - binding.maximum:.4g} too much"
     )
+    also = [limit for limit in unmet(limits, closest.figures) if limit.metric != binding.metric]
+    if also:
+        by += "; it also breaks " + ", ".join(
+            _excess_in_words(limit, closest.figures.get(limit.metric)) for limit in also
+        )
     return InfeasibleSearchError(
         f"no {noun} meets every constraint; the binding one is {binding.metric} <= {binding.maximum:g}: "
         f"the closest {noun} {closest.trial.candidate.id} ({closest.trial.candidate}) {by}"
         + _closer(prospects, binding, None if figure is None else figure.value),
         next_step=f"raise constraints.max_{binding.metric.removeprefix('max_')}, widen the space, or give more steps",
     )
+
+
+def _excess_in_words(limit: Limit, figure: Figure | None) -> str:
+    return f"{limit.metric} <= {limit.maximum:g} (has {'nothing known' if figure is None else f'{figure.value:.4g}'})"
 
 
 def _closer(prospects: Sequence[Prospect], binding: Limit, best: float | None) -> str:

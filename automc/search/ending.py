@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from automc import pipeline
 from automc.bundle.verify import Bundle
-from automc.errors import BundleError, InfeasibleSearchError, RunError
+from automc.errors import BundleError, InfeasibleSearchError, RunInterrupted, RunRefused
 from automc.pareto import non_dominated
 from automc.run import FrontPoint, Run
 from automc.search.choice import Prospect, choose
@@ -116,7 +116,7 @@ def _bundle_chosen(run: Run, point: FrontPoint, evaluator: Evaluator) -> None:
     except BundleError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        raise RunError(error.message, next_step=f"make room, then: automc resume {run.folder}") from error
+        raise RunInterrupted(error.message, next_step=f"make room, then: automc resume {run.folder}") from error
     bundle.verify()
     run.journal.append("bundle", id=point.trial.candidate.id)
 
@@ -128,7 +128,7 @@ def write_bundle_of(run: Run, trial: Trial, folder: Path) -> Bundle:
 
     points = {point.trial.candidate.id: point for point in run.finalists()}
     if trial.candidate.id not in points:
-        raise RunError(f"{trial.candidate.id} is no finalist of {run.folder}", next_step=f"automc front {run.folder}")
+        raise RunRefused(f"{trial.candidate.id} is no finalist of {run.folder}", next_step=f"automc front {run.folder}")
     return write_point(
         run, points[trial.candidate.id], folder, workload_of(run), load_profile(str(run.folder / "profile"))
     )

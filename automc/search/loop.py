@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from automc.candidate import Candidate
 from automc.config import SearchConfig, load_config
-from automc.errors import DISK_ERRORS, ConfigError, RunError, RunInterrupted
+from automc.errors import DISK_ERRORS, ConfigError, RunInterrupted
 from automc.evaluate import Job
 from automc.run import Run
 from automc.search.allowance import EXTENDED, Allowance, affordable, check_minutes, extend
@@ -98,7 +98,7 @@ def _room_for(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise RunError(
+        raise RunInterrupted(
             f"{error.filename or folder}: {error.strerror}",
             next_step=f"make room, or make it writable, then: automc resume {folder}",
         ) from error

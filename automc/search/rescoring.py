@@ -147,7 +147,8 @@ def rescore(
     own = (device.fingerprint, device.calibration_digest) == (mine.fingerprint, mine.calibration_digest)
     constraints, dropped = _constraints(run, limits, own=own)
     if device.imported is not None:
-        said = f"{device.name} is {device.imported.use}: {device.imported.reason}"
+        good_for = "good enough to decide limits" if device.imported.use == "limits" else "good for ranking only"
+        said = f"{device.name} is {good_for}: {device.imported.reason}"
         _require_limits(device, device.imported, limits or {}, insist, said)
         dropped.append(f"{said}. Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in.")
     if measure:

@@ -41,7 +41,7 @@ class Fusion(GraphTechnique[FusionParams]):
     name = "fusion"
     params = FusionParams
     lossless = True
-    saves: ClassVar[frozenset[Saves]] = frozenset({"load_time", "latency"})
+    saves: ClassVar[frozenset[Saves]] = frozenset({"load_time"})  # latency only where the runtime cannot fuse itself
     summary = "folds BatchNorm, merges consecutive products, fuses activations; latency only where the runtime cannot"
     source = "Jacob et al. 2018, section 3.2 (folding); ONNX Runtime graph optimisations"
 

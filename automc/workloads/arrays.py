@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from automc.errors import ConfigError
 from automc.workloads._network import find_file
 from automc.workloads._stored import Rows, Stored, StoredOptions, by_share, refuse_undivided
-from automc.workloads.files import npz_shape, open_npz
+from automc.workloads.files import npz_shape, open_npz, read_npz
 from automc.workloads.options import parse_options
 
 
@@ -41,14 +41,13 @@ class Arrays(Stored):
                 self.where, self.stored_options, "holds x, y",
                 "store train_x, train_y (seen) and held_x, held_y (unseen) instead",
             )  # fmt: skip
-            with open_npz(self.where) as stored:
-                x, y = stored["x"], stored["y"]
-            _same_length(self.where, "x", x, y)
-            return by_share(x, y, held=False)
+            whole = read_npz(self.where, ("x", "y"))
+            _same_length(self.where, "x", whole["x"], whole["y"])
+            return by_share(whole["x"], whole["y"], held=False)
         halved = "validation_x" not in names
         parts = ("train", "held") if halved else ("train", "validation", "test")
-        with open_npz(self.where, [f"{part}_{kind}" for part in parts for kind in "xy"]) as stored:
-            read = {part: (stored[f"{part}_x"], stored[f"{part}_y"]) for part in parts}
+        arrays = read_npz(self.where, [f"{part}_{kind}" for part in parts for kind in "xy"])
+        read = {part: (arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in parts}
         for part, (x, y) in read.items():
             _same_length(self.where, f"{part}_x", x, y)
         if not halved:
@@ -64,7 +63,13 @@ def create(options: dict[str, JsonValue], data_root: Path | None) -> Arrays:
 def _sample(path: Path) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of one sample. Raises ConfigError where the file has none that a model can take."""
     with open_npz(path) as stored:
-        key = "x" if "x" in stored.files else "train_x"
+        names = set(stored.files)
+    if not {"x", "train_x"} & names:
+        raise ConfigError(
+            f"{path}: holds neither x, y nor train_x, train_y and the like (there are: {', '.join(sorted(names))})",
+            next_step="store samples and labels as x and y, or divided: train_x, train_y and held_x, held_y",
+        )
+    key = "x" if "x" in names else "train_x"
     shape, dtype = npz_shape(path, key)
     if len(shape) < 2 or dtype.kind not in "fiub":
         raise ConfigError(

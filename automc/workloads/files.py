@@ -20,7 +20,13 @@ _SAVE = "write it again with numpy.savez, under the names that the workload read
 
 def need_file(root: Path | None, relative: str, what: str) -> Path:
     """`root` / `relative`, which must exist. Raises ConfigError naming the nearest file there, or the missing root."""
+    if root is None and Path(relative).parent.is_dir() and "/" in relative:
+        root = Path()  # a path from here, to a folder that is there: it is the file that is missing
     if root is None:
+        here = [other.name for other in Path().iterdir()] if len(Path(relative).parts) == 1 else []
+        hint = nearest(relative, here)
+        if hint:
+            raise ConfigError(f"{relative}: no such file{hint}", next_step=f"correct the path of {what}")
         raise ConfigError(
             f"{what} needs {relative}, but no data folder was given",
             next_step="give --data-root FOLDER, or set AUTOMC_DATA",
@@ -30,6 +36,8 @@ def need_file(root: Path | None, relative: str, what: str) -> Path:
         return path
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder", next_step="correct --data-root or AUTOMC_DATA")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, not a file", next_step=f"give the file itself as {what}")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise ConfigError(
         f"{path}: no such file{nearest(path.name, beside)}", next_step=f"put it there, or correct the path of {what}"
@@ -53,6 +61,26 @@ def open_npz(path: Path, keys: Sequence[str] = ()) -> np.lib.npyio.NpzFile:
                 next_step=f"store it in the file: np.savez(..., {key}=...)",
             )
     return stored
+
+
+def read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays called `keys`. Raises ConfigError as `open_npz` does, and where one is not of numbers."""
+    found: dict[str, np.ndarray] = {}
+    with open_npz(path, keys) as stored:
+        for key in keys:
+            try:
+                found[key] = stored[key]
+            except (ValueError, EOFError, zipfile.BadZipFile) as error:  # of Python objects, or cut short
+                raise ConfigError(
+                    f"{path}: {key} cannot be read: {error}",
+                    next_step=f"store {key} as an array of numbers, labels as integers from 0",
+                ) from error
+            if found[key].dtype.kind not in "fiub":
+                raise ConfigError(
+                    f"{path}: {key} holds {found[key].dtype}, not numbers",
+                    next_step=f"store {key} as an array of numbers: labels as integers from 0",
+                )
+    return found
 
 
 def npz_shape(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -46,6 +46,7 @@ class NasBench201:
     """
 
     name = "nasbench201"
+    tells: frozenset[Metric] = frozenset({"accuracy", *_COSTS})
     options_model = NoOptions
 
     def __init__(self, data_root: Path) -> None:

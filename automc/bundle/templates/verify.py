@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+PATIENCE = 3  # further looks at a latency that comes out too high, before it is said to be
 SCHEMA_VERSION = 1
 Array = np.ndarray[Any, Any]
 Check = dict[str, Any]
@@ -261,7 +262,13 @@ def check_latency(folder: Path, runner: ModuleType, expected: Mapping[str, Any],
     promised = promised or expected["predicted"].get("latency_ms")
     if promised is None:
         return check(name, "unknown", "the bundle states no latency")
+    slack = 1 + expected["noise_floor_percent"] / 100
     passes, runs = time_model(folder, runner, expected["protocol"], pause_s)
+    for _ in range(PATIENCE):  # a neighbour slows a pass down, never up: only a slow machine is slow every time
+        if min(passes) <= promised["high"] * slack:
+            break
+        time.sleep(pause_s)
+        passes += time_model(folder, runner, expected["protocol"], pause_s)[0]
     percentile = expected["protocol"]["percentile"]
     value, high = min(passes), max(passes)
     delivered = {"value": value, "low": value, "high": high, "n": runs * len(passes), "unit": "ms", "kind": "measured"}
@@ -277,7 +284,7 @@ def check_latency(folder: Path, runner: ModuleType, expected: Mapping[str, Any],
         return check(name, "unknown", f"{shown}; {why}", **figures)
     if not measured and not promised["low"] <= value <= promised["high"]:
         return check(name, "failed", f"{shown}; outside the interval of the prediction", **figures)
-    allowed = promised["high"] * (1 + expected["noise_floor_percent"] / 100)
+    allowed = promised["high"] * slack
     if value <= allowed:
         return check(name, "ok", shown, **figures)
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
