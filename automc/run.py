@@ -209,7 +209,7 @@ class Run:
         """Every re-measured candidate, fastest first. Raises RunError where the run has not come that far."""
         path = self.folder / "front.json"
         if not self.has_finalists:
-            going_on = in_use(self.folder)
+            going_on = self._held is None and in_use(self.folder)
             raise RunRefused(
                 f"{self.folder}: has not ended" + (", another process is running it" if going_on else ""),
                 next_step=f"automc runs {self.folder.parent}" if going_on else f"automc resume {self.folder}",

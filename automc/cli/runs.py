@@ -155,10 +155,10 @@ def report(
     from automc.run import Run
 
     run = Run.open(folder)
-    page = folder / "report.html"
+    finalists, page = run.finalists(), folder / "report.html"
     if not page.is_file():
         raise RunRefused(f"{folder}: has no report yet", next_step=f"automc resume {folder}")
-    said, rungs = in_words_of(run, run.finalists()), rungs_of(run)
+    said, rungs = in_words_of(run, finalists), rungs_of(run)
     if as_json:
         print_json(
             {"report": str(page), "headline": said.headline, "sentences": list(said.sentences), "rungs": list(rungs)}

@@ -345,7 +345,7 @@ def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         write_bundle(tmp_path / "bundle", contents())
     assert list((tmp_path / "bundle").iterdir()) == []
 

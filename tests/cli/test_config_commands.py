@@ -23,6 +23,16 @@ def test_init_prints_the_defaults_as_a_file_that_reads_back_to_them(automc, tmp_
     assert load_config(file) == SearchConfig()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "near"), [("--strategy", "nsga3", "nsga2"), ("--space", "digitz", "digits")]
+)
+def test_init_prints_no_config_that_check_would_refuse(automc, option: str, value: str, near: str) -> None:
+    answer = automc("config", "init", option, value)
+    assert answer.code == 2
+    assert near in answer.err
+    assert not answer.out
+
+
 def test_init_says_what_keys_mean_what_is_allowed_and_the_default(automc) -> None:
     out = automc("config", "init").out
     assert "  # of every random choice (0 or more; default 0)\n  seed: 0\n" in out
@@ -227,7 +237,9 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(automc, tmp_path: Path, 
 
 def test_check_reads_a_file_and_says_what_it_asks_for(automc, tmp_path: Path) -> None:
     file = tmp_path / "search.yaml"
-    file.write_text("search: {seed: 7}\nworkload: {name: nasbench201}\nspace: nasbench201\n")
+    file.write_text(
+        "search: {seed: 7}\nworkload: {name: nasbench201}\nspace: nasbench201\nobjectives: [accuracy, latency_ms]\n"
+    )
     answer = automc("config", "check", str(file))
     assert answer.code == 0
     assert "seed 7" in answer.out

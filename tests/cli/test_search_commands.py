@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_a_second_run_into_the_same_folder_is_refused_with_the_way_out(automc, c
     automc("search", str(config), "--run", str(folder))
     before = (folder / "journal.jsonl").read_bytes()
     answer = automc("search", str(config), "--run", str(folder))
-    assert answer.code == 4
+    assert answer.code == 2  # nothing is damaged
     assert f"next: automc resume {folder}" in answer.err
     assert (folder / "journal.jsonl").read_bytes() == before
 
@@ -117,8 +118,44 @@ def test_a_run_that_has_not_ended_has_no_front_and_says_how_to_go_on(automc, con
     Run.create(folder, config_in(tmp_path), data_root=None).close()
     for command in ("front", "report"):
         answer = automc(command, str(folder))
-        assert answer.code == 4
+        assert answer.code == 2
         assert f"next: automc resume {folder}" in answer.err
+
+
+def test_a_run_that_is_running_is_not_told_to_be_resumed(automc, config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    Run.create(folder, config_in(tmp_path), data_root=None).close()
+    with Run.open(folder, writable=True):
+        for command in ("front", "report", "resume"):
+            answer = automc(command, str(folder))
+            assert answer.code == 2
+            assert "another process is running it" in answer.err
+            assert f"automc runs {tmp_path}" in answer.err
+
+
+def test_an_objective_the_workload_does_not_tell_is_refused_before_a_folder_is_made(
+    automc, tmp_path: Path, data_root: Path
+) -> None:
+    file = tmp_path / "table.yaml"
+    file.write_text("workload: {name: nasbench201}\nspace: nasbench201\nobjectives: [accuracy, size_bytes]\n")
+    for command in (("config", "check", str(file)), ("search", str(file), "--run", str(tmp_path / "run"))):
+        more = ("--data-root", str(data_root)) if command[0] == "search" else ()
+        answer = automc(*command, *more)
+        assert answer.code == 2
+        assert "size_bytes is asked for, but workload nasbench201 does not tell it" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_is_an_interruption(
+    automc, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "journal.jsonl")
+
+    monkeypatch.setattr("automc.search.loop.prepare", full)
+    answer = automc("search", str(config), "--run", str(tmp_path / "run"))
+    assert answer.code == 5
+    assert "No space left" in answer.err
 
 
 def test_garbage_in_the_middle_of_a_journal_is_refused_with_its_line_and_a_torn_last_line_is_not(

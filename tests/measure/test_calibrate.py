@@ -25,6 +25,17 @@ def held(scheme: str, family: str, measured_ms: float, kernels: int = 1) -> tupl
     return sample, Observation(KernelGraph((RELU,) * kernels, 0, 0), measured_ms)
 
 
+def test_a_cache_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(calibrate, "int8_facts", lambda *_, **__: pytest.fail("it began to measure"))
+    with pytest.raises(ConfigError, match="home/profiles: cannot be written") as caught:
+        calibrate_host()
+    assert "AUTOMC_HOME" in str(caught.value)
+
+
 def test_held_out_error_is_counted_over_networks() -> None:
     one_ms = Fit(Machine(), {"Relu.fp32:calls": 1.0}, {}, {})  # predicts 1 ms a kernel
     # n kernels that take n x these; |1 / measured - 1|: 0, 0, 4.2 %, 8.7 %, 13.6 %, 25 %, and 0 twice

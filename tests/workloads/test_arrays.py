@@ -235,3 +235,35 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(make: Make, tmp_path
     (tmp_path / "words.npz").write_text("only words")
     with pytest.raises(ConfigError, match=r"words\.npz: not a readable npz file"):
         create_workload("arrays", {"file": "words.npz", **MLP}, tmp_path)
+
+
+def test_labels_that_are_python_objects_are_refused(make: Make) -> None:
+    said = refusal(make, held(train_y=np.array(["cat", "dog"] * 30, dtype=object)))
+    assert "train_y cannot be read" in said
+    assert "array of numbers" in said
+    words = refusal(make, held(train_y=np.array(["cat", "dog"] * 30)))
+    assert "train_y holds <U3, not numbers" in words
+
+
+def test_other_names_are_answered_by_both_forms(make: Make) -> None:
+    x, y = rows(60)
+    said = refusal(make, {"images": x, "labels": y})
+    assert "holds neither x, y nor train_x, train_y" in said
+    assert "images, labels" in said
+
+
+def test_a_file_that_is_missing_here_is_not_a_matter_of_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.npz").write_bytes(b"")
+    (tmp_path / "data").mkdir()
+    for name, said in (
+        ("weigths.npz", "weigths.npz: no such file; did you mean weights.npz?"),
+        ("data/mine.npz", "data/mine.npz: no such file"),
+        (str(tmp_path / "data"), "is a folder, not a file"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            create_workload("arrays", {"file": name, **MLP}, None)
+        assert said in str(caught.value)
+        assert "--data-root" not in str(caught.value)
