@@ -66,7 +66,10 @@ class ArtifactStore:
                 next_step="restore it, or run the search again: automc search CONFIG --run ANOTHER",
             ) from error
         if hashlib.sha256(content).hexdigest() != name:
-            raise RunError(f"{path}: artifact is damaged, its sha256 is not its name", next_step=f"rm {path}")
+            raise RunError(
+                f"{path}: artifact is damaged, its sha256 is not its name",
+                next_step="restore it, or run the search again: automc search CONFIG --run ANOTHER",
+            )
         return content
 
 
@@ -199,6 +202,14 @@ class Run:
     def finished(self) -> bool:
         """Whether all was done that the run was given time for."""
         return self.journal.last("end", after="extended") is not None
+
+    @property
+    def missing(self) -> list[str]:
+        """What a finished run should hold and does not: it is made anew from the journal and the artifacts."""
+        made = ["front.json"]
+        if self.journal.last("bundle") is not None:
+            made += ["bundle/manifest.json", "report.html"]
+        return [name for name in made if not (self.folder / name).is_file()]
 
     @property
     def has_finalists(self) -> bool:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _LOOK_S = 2.0  # for what the time of a search hardly depends on
 
-Plan = dict[str, "JsonValue"]
+Outline = dict[str, "JsonValue"]
 
 
-def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None, watch: Watcher) -> Plan:
+def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None, watch: Watcher) -> Outline:
     """The plan of a search, one entry a subject. Nothing is written; raises what the search would refuse to start for.
 
     folder: as --run; default runs/ and the config's name. The time is predicted from one export, one scoring and three
@@ -35,7 +35,7 @@ def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None, w
     root = data_root_of(data_root)
     check(config, root)
     space = SearchSpace.load(config.space)
-    plan: Plan = {"run": _run(folder or Path("runs") / config.name)}
+    plan: Outline = {"run": _run(folder or Path("runs") / config.name)}
     workload = create_workload(config.workload.name, config.workload.options, root)
     if isinstance(workload, SelfScored):
         plan["workload"] = f"{config.workload.name}, which scores candidates itself"
@@ -60,7 +60,7 @@ def plan_of(config: SearchConfig, data_root: Path | None, folder: Path | None, w
     return plan
 
 
-def print_plan(plan: Plan, arguments: str) -> None:
+def print_plan(plan: Outline, arguments: str) -> None:
     """arguments: what `automc search` and `automc doctor` are given."""
     for key, value in plan.items():
         typer.echo(f"{key + ':':12} {value}")

@@ -47,7 +47,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Effort:
     """How much is timed per precision, and the wall clock of the timing. passes: calm passes of what is fitted."""
 
     micro: int
@@ -62,11 +62,11 @@ ATTEMPTS = 3
 RETESTED = 16
 ENOUGH = 0.75  # share of a batch that has to be timed on a calm machine before the rest is let go
 
-PLANS: dict[Mode, Plan] = {
+EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
-    "quick": Plan(micro=300, random=30, per_family=3, passes=2, fit_s=28.0, families_s=9.0),
+    "quick": Effort(micro=300, random=30, per_family=3, passes=2, fit_s=28.0, families_s=9.0),
     # 5 minutes in all
-    "full": Plan(micro=1250, random=150, per_family=12, passes=2, fit_s=150.0, families_s=60.0),
+    "full": Effort(micro=1250, random=150, per_family=12, passes=2, fit_s=150.0, families_s=60.0),
 }
 
 
@@ -92,7 +92,7 @@ def calibrate_host(
             f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
             next_step="automc profile calibrate host",
         )
-    plan, settings, started = PLANS[mode], SessionSettings(threads=threads), time.monotonic()
+    plan, settings, started = EFFORTS[mode], SessionSettings(threads=threads), time.monotonic()
     target = folder or cache_folder() / "profiles" / name
     require_writable(target.parent)  # now, and not after minutes of measuring
     clock = _Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell)

@@ -76,6 +76,7 @@ def resume(
 ) -> Run:
     """Go on with an interrupted run: finished trials are replayed from its journal, none is evaluated again.
 
+    What a finished run has lost (its front, report or bundle) is written again.
     minutes: search so much longer, a finished run too: further rounds of its rungs, then the finalists anew.
     data_root: where the data have been moved to since the run began, which the run keeps. Raises ConfigError where
     they are not the same, by the digests of the lock file.
@@ -87,7 +88,7 @@ def resume(
             move_data(run, root)
         if minutes is not None:
             check_minutes(minutes, run)
-        return run if run.finished and minutes is None else _drive(run, watch, minutes)
+        return run if run.finished and not run.missing and minutes is None else _drive(run, watch, minutes)
 
 
 @contextmanager

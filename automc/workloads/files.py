@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ import numpy as np
 from automc.errors import ConfigError
 from automc.nearest import nearest
 from automc.profiles import cache_folder
+
+_DAMAGED = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise on an array of Python objects and on a file that is cut or changed."""
 
 _SAVE = "write it again with numpy.savez, under the names that the workload reads"
 
@@ -70,7 +74,7 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
         for key in keys:
             try:
                 found[key] = stored[key]
-            except (ValueError, EOFError, zipfile.BadZipFile) as error:  # of Python objects, or cut short
+            except _DAMAGED as error:
                 raise ConfigError(
                     f"{path}: {key} cannot be read: {error}",
                     next_step=f"store {key} as an array of numbers, labels as integers from 0",
@@ -86,10 +90,13 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
 def npz_shape(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of one array of the archive, without reading the array. Raises ConfigError as `open_npz` does."""
     open_npz(path, (key,)).close()
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+    except _DAMAGED as error:
+        raise ConfigError(f"{path}: {key} cannot be read: {error}", next_step=_SAVE) from error
     return shape, dtype
 
 

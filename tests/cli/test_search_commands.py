@@ -228,3 +228,18 @@ def test_ctrl_c_leaves_with_5_and_a_run_that_resumes(automc, config: Path, tmp_p
     kept = len(Run.open(folder).trials())
     assert kept > 20
     assert not Run.open(folder).finished
+
+
+def test_a_front_that_is_lost_is_written_again_by_resume(automc, config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = automc("search", str(config), "--run", str(folder))
+    trials = [line for line in (folder / "journal.jsonl").read_text().splitlines() if '"trial"' in line]
+    (folder / "front.json").write_text("{")
+    damaged = automc("front", str(folder))
+    assert damaged.code == 4
+    assert f"delete it, then: automc resume {folder}" in damaged.err
+    (folder / "front.json").unlink()
+    again = automc("resume", str(folder))
+    assert again.code == 0
+    assert again.out == first.out
+    assert trials == [line for line in (folder / "journal.jsonl").read_text().splitlines() if '"trial"' in line]

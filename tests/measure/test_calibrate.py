@@ -13,7 +13,7 @@ from automc.cost.predictor import load_predictor
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
-from automc.measure.calibrate import Plan, assess, calibrate_host, interval_of
+from automc.measure.calibrate import Effort, assess, calibrate_host, interval_of
 from automc.measure.networks import Sample
 from automc.profiles import load_profile
 
@@ -71,8 +71,8 @@ def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(micro=16, random=1, per_family=1, passes=1, fit_s=5.0, families_s=60.0)  # all 16 have to be timed
-    monkeypatch.setitem(calibrate.PLANS, "quick", plan)
+    plan = Effort(micro=16, random=1, per_family=1, passes=1, fit_s=5.0, families_s=60.0)  # all 16 have to be timed
+    monkeypatch.setitem(calibrate.EFFORTS, "quick", plan)
     # on a shared machine nothing may be calm; what is tested here is the way, not the figures
     monkeypatch.setattr("automc.measure.anchor.CALM_RATIO", 1e9)
     monkeypatch.setattr("automc.measure.timing.CALM_RATIO", 1e9)

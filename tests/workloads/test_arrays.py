@@ -267,3 +267,16 @@ def test_a_file_that_is_missing_here_is_not_a_matter_of_the_data_folder(
             create_workload("arrays", {"file": name, **MLP}, None)
         assert said in str(caught.value)
         assert "--data-root" not in str(caught.value)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_damaged_inside_is_refused(tmp_path: Path, save: Callable[..., None]) -> None:
+    path = tmp_path / "mine.npz"
+    save(path, **held())
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b"train_x.npy") + 300  # within the first array
+    whole[at] ^= 255
+    path.write_bytes(bytes(whole))
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        create_workload("arrays", {"file": "mine.npz", **MLP}, tmp_path).split("train")
+    assert str(path) in str(caught.value)

@@ -287,9 +287,11 @@ def check_latency(folder: Path, runner: ModuleType, expected: Mapping[str, Any],
     allowed = promised["high"] * slack
     if value <= allowed:
         return check(name, "ok", shown, **figures)
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    why = f"slower than the {allowed:.4g} ms allowed{load}: repeat on an idle machine"
-    return check(name, "failed", f"{shown}; {why}", **figures)
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    why = f"slower than the {allowed:.4g} ms allowed"
+    if busy > 1.5:  # this check itself is one; whatever else runs here slows it down
+        return check(name, "unknown", f"{shown}; {why}, but the machine is busy (load average {busy:.1f})", **figures)
+    return check(name, "failed", f"{shown}; {why}, load average {busy:.1f}: repeat on an idle machine", **figures)
 
 
 def verify(folder: Path, data: Path | None = None, latency: bool = False) -> list[Check]:
