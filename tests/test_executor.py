@@ -316,7 +316,7 @@ executor.close()
     )
     assert done.returncode == 0, done.stderr
     assert "Ray died" in done.stdout
-    assert done.stdout.endswith("resume the run; finished trials are kept\n")
+    assert done.stdout.endswith("automc resume RUN: finished trials are kept\n")
 
 
 def test_an_address_where_no_ray_is_says_so() -> None:

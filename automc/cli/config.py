@@ -46,11 +46,15 @@ def init(
     Example: automc config init --model mypkg.net:build --data mypkg.data:splits --max-drop 1 > search.yaml
     """
     from automc.config import SearchConfig
-    from automc.workloads.registry import options_model
+    from automc.search.checking import told_by
+    from automc.workloads.registry import options_model, workload_class
 
     usual = SearchConfig()
     chosen = usual if job.empty else _asked(job, workload)
     name = workload or chosen.workload.name
+    told = None if workload is None else told_by(workload_class(name))
+    if told is not None:  # one that scores its candidates itself: what it does not tell cannot be traded
+        chosen = chosen.model_copy(update={"objectives": tuple(n for n in chosen.objectives if n in told)})
     lines = commented(SearchConfig, chosen.model_dump(mode="json"), defaults=usual.model_dump(mode="json"))
     if workload is not None or chosen is not usual:
         model = options_model(name)

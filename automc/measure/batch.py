@@ -27,6 +27,7 @@ def calm_ms(passes: Sequence[Pass], anchor: Anchor) -> list[float]:
 
 
 MAX_ATTEMPTS = 6
+WAITING_SHARE = 0.2  # of a budget: where neighbours never rest, waiting for calm would spend all of it
 
 
 def measure_batch(
@@ -46,18 +47,20 @@ def measure_batch(
 
     A pass beside a slow anchor is put back at the end of the queue, and stays in the answer: a spell that looked calm
     may turn out not to have been. budget_s: wall clock; models the first pass did not reach are missing from the
-    answer, so with a budget it is a random part of `models`.
+    answer, so with a budget it is a random part of `models`. At most WAITING_SHARE of it is spent waiting for calm.
     """
     generator = np.random.default_rng(seed)
     names = list(models)
     found: dict[str, list[Pass]] = {}
-    start = time.monotonic()
+    start, waited = time.monotonic(), 0.0
     for number in range(passes):
         queue = deque(names[index] for index in generator.permutation(len(names)))
         before = anchor.check()
         while queue and (budget_s is None or time.monotonic() - start < budget_s):
-            if not anchor.is_calm(before):
+            if not anchor.is_calm(before) and (budget_s is None or waited < WAITING_SHARE * budget_s):
+                asked = time.monotonic()
                 before = anchor.wait()
+                waited += time.monotonic() - asked
             name = queue.popleft()
             value, _ = measure_once(models[name], settings, warmup=warmup, runs=runs, percentile=percentile)
             after = anchor.check()

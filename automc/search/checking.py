@@ -88,7 +88,7 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
 
 def _check_told(config: SearchConfig, workload: SelfScored | type) -> None:
     """A workload that scores itself tells every objective: it would be found out at the first trial."""
-    told: frozenset[str] | None = getattr(workload, "tells", None)
+    told = told_by(workload)
     for name in config.objectives:
         if told is not None and name not in told:
             raise ConfigError(
@@ -96,6 +96,12 @@ def _check_told(config: SearchConfig, workload: SelfScored | type) -> None:
                 f"(it tells: {', '.join(sorted(told))})",
                 next_step=f"leave {name} out of `objectives`",
             )
+
+
+def told_by(workload: object) -> frozenset[str] | None:
+    """The figures that a workload, or its class, tells where it scores candidates itself; None: it does not say."""
+    told: frozenset[str] | None = getattr(workload, "tells", None)
+    return told
 
 
 def _check_reference(config: SearchConfig, space: SearchSpace) -> None:

@@ -75,7 +75,7 @@ def test_whatever_fills_the_disk_the_run_is_resumed_and_decides_as_if_it_had_not
         with filled():  # type: ignore[attr-defined]
             answer = automc(*command)
         said, following = answer.err.splitlines()[-2:]
-        assert answer.code == 4, f"{what}: {answer.err}"
+        assert answer.code == 5, f"{what}: {answer.err}"
         assert said.startswith("automc: "), what
         assert "No space left on device" in said, what
         assert following.startswith("  next: make room"), what
@@ -95,7 +95,7 @@ def test_a_folder_that_could_be_made_but_not_held_is_resumed(automc, tmp_path: P
     folder = tmp_path / "run"
     with full("*/run/.lock"):
         answer = automc("search", tmp_path / "search.yaml", "--run", folder)
-    assert answer.code == 4
+    assert answer.code == 5
     assert answer.err.splitlines()[-1].endswith(f"then: automc resume {folder}")
     assert automc("resume", folder).code == 0
 

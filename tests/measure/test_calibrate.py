@@ -13,8 +13,11 @@ from automc.cost.predictor import load_predictor
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
-from automc.measure.calibrate import Effort, assess, calibrate_host, interval_of
+from automc.measure.anchor import Anchor
+from automc.measure.batch import Pass
+from automc.measure.calibrate import Effort, _busy, _Stopwatch, assess, calibrate_host, interval_of
 from automc.measure.networks import Sample
+from automc.measure.sessions import SessionSettings
 from automc.profiles import load_profile
 
 RELU = KernelRow("r", "Relu", "fp32", "nchw", ((1, 10),), (1, 10), 0, 40, 40, 0)
@@ -107,3 +110,35 @@ def test_an_interrupted_calibration_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         calibrate_host(folder=tmp_path / "host", progress=stop)
     assert not (tmp_path / "host").exists()
+
+
+class _Told:
+    """A stopwatch's passes as they came out, made up."""
+
+    def __init__(self, anchor_ms: list[float], timed: int | None = None) -> None:
+        self.samples = [Sample(str(index), "plain", "fp32", b"") for index in range(len(anchor_ms))]
+        self.watch = _Stopwatch(SessionSettings(), Anchor(SessionSettings()), lambda *_: None)
+        self.watch.anchor.history = [1.0] * 10 + anchor_ms
+        for sample, spell in list(zip(self.samples, anchor_ms, strict=True))[:timed]:
+            self.watch.passes[sample.name] = [Pass(1.0, spell)]
+
+
+def test_beside_neighbours_that_never_rest_the_usual_speed_is_taken_and_nothing_timed_again() -> None:
+    told = _Told([1.6] * 90)
+    assert told.watch.share(told.samples) == 0.0
+    assert told.watch.enough(told.samples)
+    assert told.watch.anchor.slowdown == pytest.approx(1.6)
+    calm = _Told([1.0] * 90)
+    assert calm.watch.enough(calm.samples)
+    assert calm.watch.anchor.slowdown == 1.0
+
+
+def test_where_the_clock_ran_out_no_worse_speed_is_taken() -> None:
+    told = _Told([1.6] * 90, timed=45)
+    assert not told.watch.enough(told.samples)
+    assert told.watch.anchor.best_ms == 1.0
+
+
+def test_a_profile_of_a_busy_machine_says_so() -> None:
+    assert _busy(1.05) == ""
+    assert "60% slower than its best" in _busy(1.6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,32 @@ def test_a_known_speed_counts_once_the_machine_has_shown_it(anchor: Anchor) -> N
     assert anchor.best_ms == 1.0  # never seen here: the machine may have become another
     anchor.history.append(0.61)
     assert anchor.best_ms == 0.6
+
+
+def test_a_machine_that_is_never_at_rest_has_a_usual_speed_which_is_named(anchor: Anchor) -> None:
+    anchor.history = [1.0] * 5 + [1.5] * 95  # at its best one time in twenty
+    assert anchor.best_ms == 1.0
+    assert anchor.slowdown == 1.0
+    assert not anchor.is_calm(1.5)
+    anchor.tolerate(25.0)
+    assert anchor.best_ms == 1.5
+    assert anchor.slowdown == 1.5
+    assert anchor.is_calm(1.5 * CALM_RATIO)
+    assert not anchor.is_calm(1.5 * CALM_RATIO + 0.01)
+    anchor.tolerate(2.0)  # never less than before
+    assert anchor.best_ms == 1.5
+
+
+def test_waiting_for_calm_takes_only_a_part_of_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor = Anchor(SETTINGS)
+    anchor.history = [1.0] * 100
+    waits = []
+    monkeypatch.setattr(anchor, "check", lambda: 2.0)  # a neighbour that never rests
+    monkeypatch.setattr(anchor, "wait", lambda: (waits.append(time.sleep(0.3)), 2.0)[1])
+    models = {str(width): probe_network("fp32", width, size=4) for width in (8, 16)}
+    found = measure_batch(models, SETTINGS, anchor, passes=1, warmup=0, runs=1, budget_s=1.0)
+    assert len(waits) == 1  # 0.3 s, a fifth of the budget is 0.2 s
+    assert set(found) == set(models)
 
 
 def test_a_speedup_is_paired_over_blocks() -> None:

@@ -82,11 +82,13 @@ def imported(home: Path, folder: Path, use: str) -> str:
 
 def test_a_profile_that_only_ranks_judges_no_limit_unless_the_user_insists(run: Run, home: Path, tmp_path) -> None:
     profile = imported(home, tmp_path / "board", "rank only")
-    with pytest.raises(ConfigError, match="--max-latency-ms cannot be judged: other is rank only: 9 networks"):
+    with pytest.raises(
+        ConfigError, match="--max-latency-ms cannot be judged: other is good for ranking only: 9 networks"
+    ):
         run.rescore(profile, max_latency_ms=4)
     assert run.rescore(profile, max_latency_ms=4, insist=True).constraints.max_latency_ms == 4
     notes = "\n".join(run.rescore(profile).notes)  # ranking is what it is good for
-    assert "other is rank only: 9 networks" in notes
+    assert "other is good for ranking only: 9 networks" in notes
 
 
 def test_a_table_of_latencies_judges_them_but_neither_memory_nor_energy(run: Run, home: Path, tmp_path) -> None:
