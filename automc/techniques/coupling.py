@@ -335,9 +335,23 @@ def _assemble(
 
 
 def _why_not(model: nn.Module, groups: tuple[Group, ...], example_inputs: tuple[torch.Tensor, ...]) -> Refusal | None:
-    """Why slicing every other unit of `groups` is not the same as zeroing what reads them; None where it is."""
+    """Why slicing units of `groups` is not the same as zeroing what reads them; None where it is.
+
+    Every other unit, and one alone: heads of attention take any width that is a multiple of theirs, and near uniform
+    attention hides that their channels were dealt out anew.
+    """
+    every_other = {group.root: range(1, len(group.units), 2) for group in groups}
+    one = {group.root: range(1) for group in groups}
+    return _differs(model, groups, example_inputs, every_other) or _differs(model, groups, example_inputs, one)
+
+
+def _differs(
+    model: nn.Module,
+    groups: tuple[Group, ...],
+    example_inputs: tuple[torch.Tensor, ...],
+    removed: Mapping[str, Collection[int]],
+) -> Refusal | None:
     layers = tuple(sorted({name for group in groups for name in group.touched("out")}))
-    removed = {group.root: range(1, len(group.units), 2) for group in groups}
     inputs = probe_inputs(example_inputs, seed=3, batch=2)
     expected = run(masked_copy(model, groups, removed), inputs)
     try:

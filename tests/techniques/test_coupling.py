@@ -61,6 +61,32 @@ def test_of_a_transformer_only_the_mlp_width_is_offered_and_the_rest_says_why() 
     assert "output of the network" in coupling.refused["head"]
 
 
+class Heads(nn.Module):
+    """Attention as many libraries write it: as many heads as fit, each of 4 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.into = nn.Linear(6, 8)
+        self.query, self.key, self.value = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(8, 16)
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.into(x)
+        q, k, v = (
+            layer(x).view(x.shape[0], x.shape[1], -1, 4).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        weights = (q @ k.transpose(2, 3) * 1e-4).softmax(-1)  # as in an untrained network: all alike
+        return self.out((weights @ v).transpose(1, 2).flatten(2)).mean(1)
+
+
+def test_channels_of_heads_are_refused_though_half_of_them_would_still_make_whole_heads() -> None:
+    found = couple(Heads(), (torch.zeros(1, 5, 6),))
+    assert [group.root for group in found.groups] == ["into"]
+    assert found.refusals["query"].layers == ("key", "query", "value")
+    assert "does not run without some of its channels" in found.refused["query"]
+
+
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "residual"])
 @pytest.mark.parametrize("side", ["in", "out"])
 def test_slicing_equals_zero_masking_the_same_channels(name: str, side: str) -> None:
