@@ -70,7 +70,10 @@ def measure_batch(
             if len(calm_ms(entries, anchor)) <= number and len(entries) < MAX_ATTEMPTS * passes:
                 queue.append(name)
             if progress is not None:
-                progress(len(names) * (number + 1) - len(queue), len(names) * passes)
+                total = len(names) * passes
+                spent = 0.0 if budget_s is None else min(1.0, (time.monotonic() - start) / budget_s)
+                # beside neighbours most models go back into the queue, and it is the clock that comes to an end
+                progress(max(len(names) * (number + 1) - len(queue), int(total * spent)), total)
     return found
 
 
