@@ -82,8 +82,11 @@ def channel_multiple(settings: SessionSettings, anchor: Anchor, *, seed: int = 0
     """The largest multiple that pays in fp32: rounding any probed width up to it never costs latency."""
     models = {str(width): probe_network("fp32", width) for width in WIDTHS}
     timed = measure_batch(models, settings, anchor, passes=2, runs=30, budget_s=budget_s, seed=seed)
-    calm = {int(name): calm_ms(passes, anchor) for name, passes in timed.items()}
-    return paying_multiple({width: min(values) for width, values in calm.items() if values})
+    best = {
+        int(name): min(calm_ms(passes, anchor) or [entry.latency_ms for entry in passes])
+        for name, passes in timed.items()
+    }
+    return paying_multiple(best)
 
 
 def paying_multiple(latency_ms: dict[int, float]) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from automc.measure import probes
 from automc.measure.anchor import Anchor
-from automc.measure.probes import int8_facts, overflows, paying_multiple
+from automc.measure.batch import Pass
+from automc.measure.probes import channel_multiple, int8_facts, overflows, paying_multiple
 from automc.measure.sessions import SessionSettings
 
 
@@ -42,3 +45,16 @@ def test_this_host_answers_its_probes() -> None:
     assert facts.activation_type in ("uint8", "int8")
     assert np.isfinite(facts.speedup)
     assert facts.speedup > 0
+
+
+def test_widths_that_never_met_a_calm_machine_are_judged_by_their_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was disturbed all the time: without its timings every width would seem to pay alike."""
+    anchor = Anchor(SessionSettings())
+    anchor.history = [1.0] * 100
+
+    def timed(models: dict[str, bytes], *_: object, **__: object) -> dict[str, list[Pass]]:
+        rounded = {name: float(-(-int(name) // 8) * 8) for name in models}  # blocks of 8 channels
+        return {name: [Pass(value + 3.0, 2.0), Pass(value, 2.0)] for name, value in rounded.items()}
+
+    monkeypatch.setattr(probes, "measure_batch", timed)
+    assert channel_multiple(SessionSettings(), anchor) == 8
