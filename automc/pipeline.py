@@ -144,7 +144,8 @@ def apply_graph(
 
 def _finite(plan: Plan) -> Plan:
     """The plan as it is. Raises CompressionError where it holds NaN or infinity, which no plan can be stored with."""
-    for where, value in _numbers(plan.model_dump(), ""):
+    thousands = {"edits": {"__all__": {"keep"}}}  # of channels that are kept, all whole numbers
+    for where, value in _numbers(plan.model_dump(exclude=thousands), ""):
         if not math.isfinite(value):
             raise CompressionError(f"{plan.technique}: its plan holds {value} at {where}, which nothing can replay")
     return plan

@@ -49,6 +49,7 @@ class Screener:
         self._seed = seed
         self._needed = needed
         self._networks: OrderedDict[tuple[Precision, tuple[Step, ...]], nn.Module] = OrderedDict()
+        self._shapes_before: tuple[nn.Module, nn.Module] | None = None
         self._prices: dict[tuple[Precision, tuple[Step, ...]], Costs | AutomcError] = {}
         self._answers: dict[str, Screened] = {}
 
@@ -127,7 +128,9 @@ class Screener:
             return self._network(steps, precision)
         before = self._network(steps[:-1], precision)
         context = self._evaluator.plan_context(self._seed, precision)
-        return pipeline.plan_and_apply(before, steps[-1], context, on=shapes_alone(before).eval())
+        if self._shapes_before is None or self._shapes_before[0] is not before:
+            self._shapes_before = (before, shapes_alone(before).eval())  # `apply` leaves its input as it was
+        return pipeline.plan_and_apply(before, steps[-1], context, on=self._shapes_before[1])
 
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
         """The base after the structural `steps`, from the longest remembered beginning of them.

@@ -211,6 +211,7 @@ def factorise(
 
 _LAYERS: Evidence[tuple[Dense, ...]] = Evidence(capacity=256)
 _UNREAD: Evidence[frozenset[str]] = Evidence(capacity=1024)
+_SHAPES: Evidence[nn.Module] = Evidence(capacity=64)
 
 
 def _of(proposed: list[Factorisation], unread: frozenset[str], kept: dict[str, str]) -> list[Factorisation]:
@@ -254,7 +255,7 @@ def _faster(
     cost = context.cost
     if cost is None or not proposed:
         return proposed
-    shapes = shapes_alone(model).eval()
+    shapes = _SHAPES.get(key, lambda: shapes_alone(model).eval())
 
     def latency_ms(found: Factorisation | None) -> float | str:
         """With `found` alone replaced; None: as it is. In words, why it is unknown."""

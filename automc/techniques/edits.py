@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from automc.errors import CompressionError
+from automc.techniques._branching import branched
 from automc.techniques.plan import Edit, LayerSpec, QuantiseEdit, RemoveEdit, ReplaceEdit, SliceEdit
 
 
@@ -32,10 +33,12 @@ Fill = Callable[[nn.Module, ReplaceEdit, nn.Module], None]
 def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = None) -> nn.Module:
     """A copy of `model` with `edits` replayed in order; `model` is left as it was.
 
-    Works on meta tensors, where `fill` is not called. Replaced layers are zero until `fill` or a state dict fills them.
+    Works on meta tensors, where `fill` is not called and the copy shares with `model` what no edit names. Replaced
+    layers are zero until `fill` or a state dict fills them.
     Raises CompressionError where a named module is missing or the edit does not fit it (KeyError, IndexError inside).
     """
-    edited = copy.deepcopy(model)
+    edits = tuple(edits)
+    edited = _copied(model, edits)
     tensors = (tensor for tensor in edited.state_dict().values() if tensor.is_floating_point())
     reference = next(tensors, torch.empty(0))
     device, dtype = reference.device, reference.dtype
@@ -56,6 +59,14 @@ def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = Non
             case QuantiseEdit():
                 raise CompressionError(f"{edit.tensor}: a quantised tensor is an edit of the exported graph, not torch")
     return edited
+
+
+def _copied(model: nn.Module, edits: tuple[Edit, ...]) -> nn.Module:
+    """A copy to edit; of shapes alone it may share with `model` what no edit changes."""
+    names = {edit.module for edit in edits if not isinstance(edit, QuantiseEdit)}
+    around = {name.rpartition(".")[0] for name in names}
+    found = branched(model, names | around)
+    return copy.deepcopy(model) if found is None else found
 
 
 @contextmanager

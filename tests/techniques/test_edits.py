@@ -97,6 +97,61 @@ def test_the_input_is_left_as_it_was() -> None:
     assert isinstance(model[1], nn.BatchNorm2d)
 
 
+class Nested(nn.Module):
+    """The same linear layer under two names, and another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        self.again = self.body[0]
+        self.other = nn.Sequential(nn.Linear(2, 2))
+
+
+def test_shapes_alone_are_shared_but_for_what_is_edited_and_what_holds_it() -> None:
+    model = Nested().to("meta")
+    edited = apply_edits(model, [SliceEdit(module="body.0", axis="in", keep=(0, 1))])
+    assert (edited.body[0].in_features, model.body[0].in_features) == (2, 4)
+    assert tuple(model.body[0].weight.shape) == (4, 4)
+    assert edited.again is edited.body[0]
+    assert edited.other is model.other  # nothing in it is edited
+    assert edited.body[1] is model.body[1]
+    assert edited.body is not model.body
+    removed = apply_edits(model, [RemoveEdit(module="other.0")])
+    assert isinstance(removed.other[0], nn.Identity)
+    assert isinstance(model.other[0], nn.Linear)
+    assert apply_edits(model, []) is not model
+
+
+class Listed(nn.Module):
+    """Calls its layers through a list that is no part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.order = [self.first, self.second]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.order:
+            x = layer(x)
+        return x
+
+
+def test_modules_that_are_kept_in_a_list_as_well_are_copied_whole() -> None:
+    model = Listed().to("meta")
+    edits = [SliceEdit(module="first", axis="out", keep=(0, 3)), SliceEdit(module="second", axis="in", keep=(0, 3))]
+    edited = apply_edits(model, edits)
+    assert edited.order[0] is edited.first
+    assert tuple(edited(torch.empty(1, 4, device="meta")).shape) == (1, 2)
+    assert model.order[0].out_features == 4
+
+
+def test_real_weights_are_never_shared() -> None:
+    model = chain()
+    edited = apply_edits(model, [RemoveEdit(module="1")])
+    assert edited[0] is not model[0]
+    assert edited[0].weight.data_ptr() != model[0].weight.data_ptr()
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
