@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Where runs lie.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Where runs lie, or a run.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Every run in a folder: its state, what it chose, and what to do next.
@@ -36,7 +36,8 @@ def runs(
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder", next_step="automc runs DIR, or begin one: automc demo")
-    folders = sorted((path.parent for path in folder.glob(f"*/{LOCK}")), key=_changed_unix_s, reverse=True)
+    inside = folder.glob(f"*/{LOCK}") if not (folder / LOCK).is_file() else [folder / LOCK]  # a run itself: that one
+    folders = sorted((path.parent for path in inside), key=_changed_unix_s, reverse=True)
     found = [_described(path) for path in folders]
     if as_json:
         print_json(found)

@@ -45,8 +45,10 @@ def print_rescored(found: Rescored, points: Sequence[FrontPoint]) -> None:
     typer.echo(f"{device}; rung {found.rung} of {len(rungs) - 1} ({rungs[found.rung].steps} optimiser steps)")
     typer.echo(f"limits: {'; '.join(said) or 'none'}")
     print_points(points, found.constraints)
-    for name, why in found.unknown.items():
-        typer.echo(f"unknown: {name}: {why}")
+    for why in dict.fromkeys(found.unknown.values()):
+        names = [name for name, reason in found.unknown.items() if reason == why]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        typer.echo(f"unknown: {', '.join(names[:3])}{more}: {why}")
     for note in found.notes:
         typer.echo(f"note: {note}")
 

@@ -26,7 +26,12 @@ class _CallablePackage(ModuleType):
         run_dir: Path | str | None = None,
         watch: Watcher | None = None,
     ) -> Run:
-        """As `automc.search.loop.search`."""
+        """Run a search, or raise; what is finished is kept and `automc.resume(folder)` goes on from it.
+
+        config: a config, the YAML file of one, or None for the embedded demo. data_root: folder of the data, default
+        $AUTOMC_DATA. run_dir: where the run is written, default runs/<name>. watch: called with every `Progress`.
+        Raises ConfigError, InfeasibleSearchError, RunInterrupted and others of `automc.errors`.
+        """
         from automc.search.loop import search
         from automc.search.progress import nobody
 
@@ -34,3 +39,4 @@ class _CallablePackage(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallablePackage
+

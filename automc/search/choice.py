@@ -132,8 +132,30 @@ def _infeasible(
         f"no {noun} meets every constraint; the binding one is {binding.metric} <= {binding.maximum:g}: "
         f"the closest {noun} {closest.trial.candidate.id} ({closest.trial.candidate}) {by}"
         + _closer(prospects, binding, None if figure is None else figure.value),
-        next_step=f"raise constraints.max_{binding.metric.removeprefix('max_')}, widen the space, or give more steps",
+        next_step=_taking(closest, limits)
+        + f"raise constraints.max_{binding.metric.removeprefix('max_')}, widen the space, or give more steps",
     )
+
+
+def _taking(closest: FrontPoint, limits: Sequence[Limit]) -> str:
+    """The command that takes the closest one after all; "" where what it breaks is unknown."""
+    broken = [(limit, closest.figures.get(limit.metric)) for limit in unmet(limits, closest.figures)]
+    if any(figure is None for _, figure in broken):
+        return ""
+    options = [
+        f"--max-{limit.metric.replace('drop_points', 'drop').replace('_', '-')} {_rounded_up(figure.value):g}"
+        for limit, figure in broken
+        if figure is not None
+    ]
+    return f"automc front RUN {' '.join(options)} --pick {closest.trial.candidate.id} takes that one; else "
+
+
+def _rounded_up(value: float) -> float:
+    """To three significant digits, never down: 0.12341 to 0.124."""
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+    return math.ceil(value / unit - 1e-9) * unit
 
 
 def _excess_in_words(limit: Limit, figure: Figure | None) -> str:

@@ -209,7 +209,12 @@ def test_constraints_nothing_meets_leave_front_and_report_but_no_bundle_and_resu
     answer = automc("search", config, "--run", folder)
     assert answer.code == 3
     assert "the binding one is size_bytes <= 10" in answer.err
-    assert "next: raise constraints.max_size_bytes" in answer.err
+    assert "next: automc front RUN --max-size-bytes " in answer.err
+    assert "else raise constraints.max_size_bytes" in answer.err
+    taking = answer.err.partition("next: automc ")[2].partition(" takes that one")[0].replace("RUN", str(folder))
+    taken = automc(*taking.split())
+    assert taken.code == 0, taken.err
+    assert ", verified" in taken.out
     assert stands_alone((folder / "report.html").read_text())
     assert not any(item["chosen"] for item in json.loads((folder / "front.json").read_text())["points"])
     assert not (folder / "bundle").exists()
