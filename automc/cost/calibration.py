@@ -14,7 +14,6 @@ from automc.cost.tiles import Machine
 from automc.errors import StaleCalibrationError
 from automc.profiles import Frozen, HardwareProfile, profile_folder
 
-
 Activations = Literal["uint8", "int8"]
 ACTIVATIONS: tuple[Activations, ...] = ("uint8", "int8")
 
