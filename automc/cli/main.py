@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from automc.cli import bundle, config, doctor, listing, model, profile, runs, search, technique
+from automc.cli import bundle, config, doctor, listing, model, predictions, profile, runs, search, technique
 from automc.errors import DISK_ERRORS, AutomcError, RunInterrupted
 
 
@@ -51,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (search, doctor, listing, runs, bundle, profile, model, technique, config):
+for commands in (search, doctor, listing, runs, bundle, profile, predictions, model, technique, config):
     commands.register(app)
 
 

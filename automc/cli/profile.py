@@ -11,6 +11,7 @@ from automc.cli.completion import profiles
 from automc.cli.output import AsJson, print_columns, print_json
 
 if TYPE_CHECKING:
+    from automc.cost.calibration import Probes
     from automc.profiles import HardwareProfile
 
 Name = Annotated[
@@ -71,10 +72,13 @@ def show(name: Name, as_json: AsJson = False) -> None:
     Example: automc profile show host
     """
     from automc.profiles import load_profile, profile_folder
+    from automc.report.probe_lines import int8_lines, width_lines
 
     profile = load_profile(name)
+    probes, problem = _probes(name, profile)
     if as_json:
-        print_json(profile.model_dump(mode="json"))
+        asked = None if probes is None else probes.model_dump(mode="json")
+        print_json({**profile.model_dump(mode="json"), "probes": asked, "problem": problem})
         return
     mark = profile.fingerprint
     protocol = profile.protocol
@@ -143,6 +147,23 @@ def show(name: Name, as_json: AsJson = False) -> None:
                 for item in profile.held_out
             ],
         )  # fmt: skip
+    if problem is not None:
+        typer.echo(f"\nit cannot predict: {problem}")
+    if probes is not None:
+        for lines in (width_lines(probes.widths, profile.channel_multiple), int8_lines(probes.int8)):
+            typer.echo("\n".join(("", *lines)))
+
+
+def _probes(name: str, profile: HardwareProfile) -> tuple[Probes | None, str | None]:
+    """What calibration asked the device directly, where it is kept; and what is wrong with the calibration, if so."""
+    from automc.cost.calibration import load_calibration
+    from automc.errors import StaleCalibrationError
+    from automc.profiles import profile_folder
+
+    try:
+        return load_calibration(profile, profile_folder(name)).probes, None
+    except StaleCalibrationError as error:  # the profile can be shown all the same
+        return None, str(error)
 
 
 @commands.command()

@@ -14,6 +14,9 @@ from automc.cost.tiles import Machine
 from automc.errors import StaleCalibrationError
 from automc.profiles import Frozen, HardwareProfile, profile_folder
 
+Activations = Literal["uint8", "int8"]
+ACTIVATIONS: tuple[Activations, ...] = ("uint8", "int8")
+
 
 class ClassRange(Frozen):
     """The extents a kernel class was calibrated with, and by how many observations."""
@@ -30,6 +33,36 @@ class Interval(Frozen):
 
     low: float
     high: float
+
+
+class WidthProbe(Frozen):
+    """What the probe network took in fp32 with `width` channels in every layer."""
+
+    width: int
+    latency_ms: float
+
+
+class Int8Probe(Frozen):
+    """What one probe network took in fp32 and in int8, by the type of its activations (weights int8 per channel)."""
+
+    width: int
+    size: int
+    """Height and width of the picture, pixels."""
+    fp32_ms: float
+    uint8_ms: float
+    int8_ms: float
+
+    def gain(self, activations: Activations) -> float:
+        """How many times as fast as fp32."""
+        return self.fp32_ms / (self.uint8_ms if activations == "uint8" else self.int8_ms)
+
+
+class Probes(Frozen):
+    """What the device was asked directly: latencies behind the profile's channel multiple and facts about int8."""
+
+    widths: tuple[WidthProbe, ...]
+    """Narrowest first; widths that were not reached in time are missing."""
+    int8: tuple[Int8Probe, ...]
 
 
 class Calibration(Frozen):
@@ -54,6 +87,8 @@ class Calibration(Frozen):
     """sha256 over every observation's name and milliseconds."""
     versions: dict[str, str]
     measured_s: float
+    probes: Probes | None = None
+    """None: not asked (a table tells no such thing), or not kept by the version that calibrated."""
 
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
@@ -68,7 +103,8 @@ class Calibration(Frozen):
         return EnergyModel.from_constants(self.energy_model)
 
     def as_json(self) -> dict[str, JsonValue]:
-        stored: dict[str, JsonValue] = self.model_dump(mode="json")
+        """What is not known is left out, so that what an earlier version stored is stored again as it was."""
+        stored: dict[str, JsonValue] = self.model_dump(mode="json", exclude_none=True)
         return stored
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from automc.cost.calibration import Calibration, ClassRange, Interval
+from automc.cost.calibration import Calibration, ClassRange, Interval, Probes
 from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.fit import Fit, Observation, fit
 from automc.cost.tiles import Machine
@@ -25,7 +25,7 @@ from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
 from automc.measure.networks import Sample, essential, micro_models
-from automc.measure.probes import channel_multiple, int8_facts
+from automc.measure.probes import channel_multiple, int8_facts, int8_probes, width_probes
 from automc.measure.random_networks import random_networks
 from automc.measure.sessions import SessionSettings
 from automc.profiles import (
@@ -99,8 +99,10 @@ def calibrate_host(
     require_writable(target.parent)  # now, and not after minutes of measuring
     clock = _Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell)
     tell("probing int8 and channel widths", 0.0)
-    facts = int8_facts(settings, clock.anchor, seed=seed)
-    multiple = channel_multiple(settings, clock.anchor, seed=seed)
+    probes = Probes(
+        int8=int8_probes(settings, clock.anchor, seed=seed), widths=width_probes(settings, clock.anchor, seed=seed)
+    )
+    facts = int8_facts(probes.int8, settings)
     families: list[Sample] = []
     fitted: list[Sample] = []
     for scheme in ("fp32", "u8s8" if facts.activation_type == "uint8" else "s8s8"):
@@ -124,7 +126,7 @@ def calibrate_host(
             held=held,
             seen=seen,
             int8=facts,
-            channel_multiple=multiple,
+            probes=probes,
             noise_floor_percent=percent,
             noise_floor_ms=milliseconds,
             anchor_ms=clock.anchor.best_ms,
@@ -148,7 +150,7 @@ class Findings:
     held: Sequence[tuple[Sample, Observation]]
     seen: Sequence[tuple[Sample, Observation]]
     int8: Int8Facts
-    channel_multiple: int
+    probes: Probes
     noise_floor_percent: float
     noise_floor_ms: float
     anchor_ms: float
@@ -183,6 +185,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         rows_digest=_digest([*findings.held, *findings.seen]),
         versions={package: version(package) for package in ("onnxruntime", "onnx", "numpy")},
         measured_s=measured_s,
+        probes=findings.probes,
     )
     here = host_fingerprint()
     profile = HardwareProfile(
@@ -193,7 +196,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         threads=threads,
         memory_mb=_memory_mb(),
         precisions=("fp32", "int8"),
-        channel_multiple=findings.channel_multiple,
+        channel_multiple=channel_multiple(findings.probes.widths),
         int8=findings.int8,
         protocol=MeasurementProtocol(),
         noise_floor_percent=findings.noise_floor_percent,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from automc.cost.calibration import ACTIVATIONS, Int8Probe, WidthProbe
 from automc.errors import MeasurementError
 from automc.measure.anchor import Anchor
-from automc.measure.batch import calm_ms, measure_batch
+from automc.measure.batch import Pass, calm_ms, measure_batch
 from automc.measure.builder import IR_VERSION, OPSET, GraphBuilder, Scheme
 from automc.measure.sessions import SessionSettings, run
 from automc.profiles import Int8Facts
 
 MULTIPLES = (32, 16, 8, 4, 2, 1)
+INT8_PROBED = ((32, 16), (64, 16), (64, 8), (128, 8))
+"""(width, size) of the networks that int8 is compared with fp32 on."""
 WIDTHS = (33, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62, 64)
 TOLERANCE = 1.05  # two widths within 5 % cost the same: test-retest of two passes
 AGREEMENT = 0.8
@@ -31,32 +36,45 @@ def probe_network(scheme: Scheme, width: int, size: int = 16) -> bytes:
     return builder.finish(builder.gemm(builder.flatten(builder.global_pool(x)), 10))
 
 
-def int8_facts(settings: SessionSettings, anchor: Anchor, *, seed: int = 0, budget_s: float = 10.0) -> Int8Facts:
-    """The faster of uint8 and int8 activations (with int8 weights per channel), its gain over fp32 (median ratio over
-    four networks), and whether its sums overflow."""
+def int8_probes(
+    settings: SessionSettings, anchor: Anchor, *, seed: int = 0, budget_s: float = 10.0
+) -> tuple[Int8Probe, ...]:
+    """Four networks in fp32 and in int8 with uint8 and int8 activations (int8 weights per channel), timed.
+
+    Raises MeasurementError where not all of them could be timed within `budget_s`.
+    """
     schemes: tuple[Scheme, ...] = ("fp32", "u8s8", "s8s8")
-    shapes = ((32, 16), (64, 16), (64, 8), (128, 8))
-    models = {f"{scheme}.{w}.{s}": probe_network(scheme, w, s) for scheme in schemes for w, s in shapes}
+    models = {f"{scheme}.{w}.{s}": probe_network(scheme, w, s) for scheme in schemes for w, s in INT8_PROBED}
     timed = measure_batch(models, settings, anchor, passes=2, runs=30, budget_s=budget_s, seed=seed)
-    found = {
-        name: min(calm_ms(passes, anchor) or [entry.latency_ms for entry in passes]) for name, passes in timed.items()
-    }
+    found = {name: _best_ms(passes, anchor) for name, passes in timed.items()}
     if len(found) < len(models):
         raise MeasurementError(
             f"the machine is too busy: {len(found)} of {len(models)} probes ran in {budget_s:.0f} s",
             next_step="close what else runs on this machine, then: automc profile calibrate host",
         )
-    gains = {
-        scheme: float(np.median([found[f"fp32.{w}.{s}"] / found[f"{scheme}.{w}.{s}"] for w, s in shapes]))
-        for scheme in schemes[1:]
-    }
-    unsigned = gains["u8s8"] * SCHEME_MARGIN >= gains["s8s8"]
+    return tuple(
+        Int8Probe(
+            width=w,
+            size=s,
+            fp32_ms=found[f"fp32.{w}.{s}"],
+            uint8_ms=found[f"u8s8.{w}.{s}"],
+            int8_ms=found[f"s8s8.{w}.{s}"],
+        )
+        for w, s in INT8_PROBED
+    )
+
+
+def int8_facts(probes: Sequence[Int8Probe], settings: SessionSettings) -> Int8Facts:
+    """The faster of uint8 and int8 activations, its gain over fp32 (median ratio over `probes`), and whether its sums
+    overflow on this host."""
+    uint8, int8 = (float(np.median([probe.gain(kind) for probe in probes])) for kind in ACTIVATIONS)
+    unsigned = uint8 * SCHEME_MARGIN >= int8
     return Int8Facts(
         activation_type="uint8" if unsigned else "int8",
         weight_type="int8",
         per_channel=True,
         reduce_range=unsigned and overflows(settings),
-        speedup=max(gains.values()),
+        speedup=uint8 if unsigned else int8,
     )
 
 
@@ -78,15 +96,27 @@ def overflows(settings: SessionSettings) -> bool:
     return bool((result != 255 * 127 * depth).any())
 
 
-def channel_multiple(settings: SessionSettings, anchor: Anchor, *, seed: int = 0, budget_s: float = 6.0) -> int:
-    """The largest multiple that pays in fp32: rounding any probed width up to it never costs latency."""
+def width_probes(
+    settings: SessionSettings, anchor: Anchor, *, seed: int = 0, budget_s: float = 6.0
+) -> tuple[WidthProbe, ...]:
+    """The probe network in fp32 at each of WIDTHS that could be timed within `budget_s`, narrowest first."""
     models = {str(width): probe_network("fp32", width) for width in WIDTHS}
     timed = measure_batch(models, settings, anchor, passes=2, runs=30, budget_s=budget_s, seed=seed)
-    best = {
-        int(name): min(calm_ms(passes, anchor) or [entry.latency_ms for entry in passes])
-        for name, passes in timed.items()
-    }
-    return paying_multiple(best)
+    return tuple(
+        WidthProbe(width=width, latency_ms=_best_ms(timed[str(width)], anchor))
+        for width in WIDTHS
+        if timed.get(str(width))
+    )
+
+
+def channel_multiple(probes: Sequence[WidthProbe]) -> int:
+    """The largest multiple that pays in fp32: rounding any probed width up to it never costs latency."""
+    return paying_multiple({probe.width: probe.latency_ms for probe in probes})
+
+
+def _best_ms(passes: Sequence[Pass], anchor: Anchor) -> float:
+    """The shortest pass that met a calm machine; of a machine that was never calm, the shortest there is."""
+    return min(calm_ms(passes, anchor) or [entry.latency_ms for entry in passes])
 
 
 def paying_multiple(latency_ms: dict[int, float]) -> int:

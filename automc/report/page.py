@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from automc.report.cells import cell_of, marks_of, recipe_of, size_text
 from automc.report.data import ReportData, effects, in_words, orders, side
+from automc.report.roofline import roofline_svg
 from automc.report.svg import STYLE, accuracy_of, front_svg, scatter_svg, trials_svg
 from automc.report.tables import (
     device_rows,
@@ -57,6 +58,7 @@ def render_report(data: ReportData) -> str:
         silent=sorted(used - {effect.technique for effect in found}),
         orders=[trial_rows(group, data) for group in orders(data.rungs)],
         kernels=kernel_charts(data.kernels),
+        roofline=None if (drawn := roofline_svg(data.kernels)) is None else Markup(drawn),
         rungs=rung_rows(data),
         failures=failure_rows(data),
         trials=trial_rows(top, data),

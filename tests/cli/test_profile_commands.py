@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
-from bundle_samples import profile
+from bundle_samples import profile, tiny_model
+from made_up_device import save_made_up
 
-from automc.profiles import HeldOut, save_profile
+from automc.cost.calibration import Int8Probe, Probes, WidthProbe, load_calibration
+from automc.cost.graph import graph_from_onnx
+from automc.profiles import HeldOut, calibration_text, save_profile
 
 
 @pytest.fixture
@@ -50,3 +54,33 @@ def test_a_damaged_profile_is_named_with_its_file(automc, home: Path) -> None:
     answer = automc("profile", "show", "bench-board")
     assert answer.code == 2
     assert str(path) in answer.err
+
+
+def test_show_draws_what_was_asked_and_lacks_the_drawing_where_that_was_not_kept(automc, tmp_path: Path) -> None:
+    made = save_made_up(tmp_path / "old", [graph_from_onnx(tiny_model())])
+    bare = automc("profile", "show", str(tmp_path / "old"))
+    assert bare.code == 0
+    assert "#" not in bare.out
+    assert "cannot predict" not in bare.out
+    assert automc("profile", "show", str(tmp_path / "old"), "--json").json["probes"] is None
+    probes = Probes(
+        widths=(WidthProbe(width=40, latency_ms=0.2), WidthProbe(width=44, latency_ms=0.3)),
+        int8=(Int8Probe(width=32, size=16, fp32_ms=0.4, uint8_ms=0.1, int8_ms=0.8),),
+    )
+    stored = load_calibration(made, tmp_path / "old").model_copy(update={"probes": probes}).as_json()
+    digest = hashlib.sha256(calibration_text(stored).encode()).hexdigest()
+    save_profile(made.model_copy(update={"calibration_digest": digest}), stored, tmp_path / "new")
+    out = automc("profile", "show", str(tmp_path / "new")).out
+    assert "0.2000 ms  multiple of 8" in out  # 40 = 5 x 8 and 44 is not
+    assert "0.3000 ms\n" in out
+    assert "  4.00  0.4000 to 0.1000 ms" in out
+    assert "  0.50  0.4000 to 0.8000 ms" in out
+    asked = automc("profile", "show", str(tmp_path / "new"), "--json").json["probes"]
+    assert asked["widths"][1] == {"width": 44, "latency_ms": 0.3}
+
+
+def test_show_of_a_profile_whose_calibration_is_not_its_own_says_that_it_cannot_predict(automc, home: Path) -> None:
+    answer = automc("profile", "show", "bench-board")
+    assert answer.code == 0
+    assert "it cannot predict: " in answer.out
+    assert "next: automc profile calibrate" in answer.out

@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from automc.cost.calibration import load_calibration
 from automc.cost.graph import graph_from_onnx
 from automc.cost.predictor import load_predictor
 from automc.measure.builder import Scheme
 from automc.measure.families import FAMILIES, family_networks
-from automc.profiles import load_profile, shipped_folder
+from automc.profiles import calibration_text, load_profile, shipped_folder
 
 FOLDERS = sorted(path.parent for path in shipped_folder("hardware_profiles").glob("*/profile.yaml"))
 SHIPPED = [folder for folder in FOLDERS if load_profile(str(folder)).imported is None]
@@ -24,6 +25,13 @@ def test_there_are_devices_of_many_kinds() -> None:
     kinds = {load_profile(str(folder)).imported.kind for folder in IMPORTED}
     assert kinds >= {"server CPU", "single-board computer", "phone", "embedded GPU"}
     assert len(IMPORTED) >= 12
+
+
+@pytest.mark.parametrize("folder", IMPORTED, ids=lambda folder: folder.name)
+def test_a_table_asks_a_device_nothing_so_its_calibration_is_stored_as_it_was_without_that(folder) -> None:
+    calibration = load_calibration(load_profile(str(folder)), folder)
+    assert calibration.probes is None
+    assert calibration_text(calibration.as_json()) == (folder / "calibration.json").read_text()
 
 
 @pytest.mark.parametrize("folder", IMPORTED, ids=lambda folder: folder.name)

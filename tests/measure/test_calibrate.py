@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automc.cost.calibration import load_calibration
 from automc.cost.fit import Fit, Observation
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
@@ -17,6 +18,7 @@ from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass
 from automc.measure.calibrate import Effort, _busy, _Stopwatch, assess, calibrate_host, interval_of
 from automc.measure.networks import Sample
+from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
 from automc.profiles import load_profile
 
@@ -33,7 +35,7 @@ def test_a_cache_folder_that_cannot_be_written_is_told_before_anything_is_measur
 ) -> None:
     (tmp_path / "home").write_text("a file")
     monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(calibrate, "int8_facts", lambda *_, **__: pytest.fail("it began to measure"))
+    monkeypatch.setattr(calibrate, "int8_probes", lambda *_, **__: pytest.fail("it began to measure"))
     with pytest.raises(ConfigError, match="home/profiles: cannot be written") as caught:
         calibrate_host()
     assert "AUTOMC_HOME" in str(caught.value)
@@ -93,6 +95,10 @@ def test_a_calibration_is_stored_whole_and_predicts(tmp_path: Path) -> None:
     assert stages[-1] == "done"
     assert "timing kernels" in stages
     load_predictor(made, tmp_path / "host")
+    asked = load_calibration(made, tmp_path / "host").probes
+    assert asked is not None
+    assert channel_multiple(asked.widths) == made.channel_multiple
+    assert int8_facts(asked.int8, SessionSettings()) == made.int8
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", ".hidden"])

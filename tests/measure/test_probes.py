@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from automc.cost.calibration import Int8Probe, WidthProbe
 from automc.measure import probes
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass
-from automc.measure.probes import channel_multiple, int8_facts, overflows, paying_multiple
+from automc.measure.probes import channel_multiple, int8_facts, int8_probes, overflows, paying_multiple, width_probes
 from automc.measure.sessions import SessionSettings
 
 
@@ -41,7 +42,9 @@ def test_nothing_known_means_no_rounding() -> None:
 def test_this_host_answers_its_probes() -> None:
     settings = SessionSettings()
     assert overflows(settings) in (True, False)
-    facts = int8_facts(settings, Anchor(settings), budget_s=8.0)
+    asked = int8_probes(settings, Anchor(settings), budget_s=8.0)
+    assert [(probe.width, probe.size) for probe in asked] == [(32, 16), (64, 16), (64, 8), (128, 8)]
+    facts = int8_facts(asked, settings)
     assert facts.activation_type in ("uint8", "int8")
     assert np.isfinite(facts.speedup)
     assert facts.speedup > 0
@@ -57,4 +60,26 @@ def test_widths_that_never_met_a_calm_machine_are_judged_by_their_best(monkeypat
         return {name: [Pass(value + 3.0, 2.0), Pass(value, 2.0)] for name, value in rounded.items()}
 
     monkeypatch.setattr(probes, "measure_batch", timed)
-    assert channel_multiple(SessionSettings(), anchor) == 8
+    asked = width_probes(SessionSettings(), anchor)
+    assert asked[:2] == (WidthProbe(width=33, latency_ms=40.0), WidthProbe(width=36, latency_ms=40.0))
+    assert channel_multiple(asked) == 8
+
+
+@pytest.mark.parametrize(
+    ("uint8_ms", "int8_ms", "scheme", "speedup"),
+    [
+        ((1.0, 1.0, 2.0), (2.0, 2.0, 2.0), "uint8", 4.0),  # gains of 4, 4 and 2 against 2
+        ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0), "int8", 4.0),  # 2 against 4
+        ((2.0, 2.0, 2.0), (1.96, 1.96, 1.96), "uint8", 2.0),  # 2.04 is no more than 5 % above 2
+    ],
+)
+def test_the_scheme_of_int8_is_the_one_of_the_larger_median_gain(
+    uint8_ms: tuple[float, ...], int8_ms: tuple[float, ...], scheme: str, speedup: float
+) -> None:
+    asked = [
+        Int8Probe(width=32, size=16, fp32_ms=4.0, uint8_ms=unsigned, int8_ms=signed)
+        for unsigned, signed in zip(uint8_ms, int8_ms, strict=True)
+    ]
+    facts = int8_facts(asked, SessionSettings())
+    assert facts.activation_type == scheme
+    assert facts.speedup == pytest.approx(speedup)
