@@ -181,6 +181,7 @@ def calibrate(
     Example: automc profile calibrate --quick
     """
     from automc.cli.progress import ProgressDisplay
+    from automc.errors import RunInterrupted
     from automc.measure.calibrate import calibrate_host
     from automc.search.progress import Progress
 
@@ -189,7 +190,12 @@ def calibrate(
         def tell(stage: str, share: float) -> None:
             display(Progress("calibrating", f"{stage}: {share:.0%}"))
 
-        profile = calibrate_host(name, mode="quick" if quick else "full", threads=threads, seed=seed, progress=tell)
+        try:
+            profile = calibrate_host(name, mode="quick" if quick else "full", threads=threads, seed=seed, progress=tell)
+        except KeyboardInterrupt:
+            raise RunInterrupted(
+                "interrupted; what was timed is kept for an hour", next_step="the same command again goes on from it"
+            ) from None
     if as_json:
         print_json(profile.model_dump(mode="json"))
         return

@@ -42,12 +42,14 @@ def measure_batch(
     budget_s: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    taken: Callable[[str, Pass], None] | None = None,
 ) -> dict[str, list[Pass]]:
     """Time many models, each in `passes` calm passes if the budget allows; every pass in a new random order.
 
     A pass beside a slow anchor is put back at the end of the queue, and stays in the answer: a spell that looked calm
     may turn out not to have been. budget_s: wall clock; models the first pass did not reach are missing from the
     answer, so with a budget it is a random part of `models`. At most WAITING_SHARE of it is spent waiting for calm.
+    taken: told every pass as soon as it is done, so that an interruption loses none.
     """
     generator = np.random.default_rng(seed)
     names = list(models)
@@ -66,6 +68,8 @@ def measure_batch(
             after = anchor.check()
             entries = found.setdefault(name, [])
             entries.append(Pass(value, max(before, after)))
+            if taken is not None:
+                taken(name, entries[-1])
             before = after
             if len(calm_ms(entries, anchor)) <= number and len(entries) < MAX_ATTEMPTS * passes:
                 queue.append(name)

@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import JsonValue
 
 from automc.cost.calibration import Calibration, ClassRange, Interval, Probes
 from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.fit import Fit, Observation, fit
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
-from automc.measure.anchor import BEST_PERCENTILE, CALM_RATIO, Anchor
-from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
+from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, width_probes
 from automc.measure.random_networks import random_networks
 from automc.measure.sessions import SessionSettings
+from automc.measure.stopwatch import Stopwatch
+from automc.measure.unfinished import Unfinished
 from automc.profiles import (
     EnergySource,
     HardwareProfile,
@@ -59,10 +61,6 @@ class Effort:
 
 
 ATTEMPTS = 3
-TOLERATED = (25.0, 50.0, 75.0)
-"""Percentiles of the anchor taken for calm, one after the other, where too little met the machine at its best."""
-RETESTED = 16
-ENOUGH = 0.75  # share of a batch that has to be timed on a calm machine before the rest is let go
 
 EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
@@ -84,9 +82,9 @@ def calibrate_host(
     """Time, fit and store the profile of this machine; returns what was stored.
 
     mode: "quick" takes about a minute, "full" at most five, when the machine is calm. threads: of every session.
-    folder: where profile.yaml and calibration.json go, by default the user's cache folder. Nothing is written before
-    the end. Raises ConfigError on a name that no folder should have, MeasurementError where too little could be timed
-    on a calm machine.
+    folder: where profile.yaml and calibration.json go, by default the user's cache folder. Neither is written before
+    the end; what an interrupted calibration timed is kept beside it and gone on with, for an hour. Raises ConfigError
+    on a name that no folder should have, MeasurementError where too little could be timed on a calm machine.
     """
     tell = progress or (lambda stage, share: None)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -97,7 +95,9 @@ def calibrate_host(
     plan, settings, started = EFFORTS[mode], SessionSettings(threads=threads), time.monotonic()
     target = folder or cache_folder() / "profiles" / name
     require_writable(target.parent)  # now, and not after minutes of measuring
-    clock = _Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell)
+    kept = Unfinished.beside(target, _comparable(mode, threads, seed))
+    started -= sum(kept.spent_s.values())
+    clock = Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell, kept)
     tell("probing int8 and channel widths", 0.0)
     probes = Probes(
         int8=int8_probes(settings, clock.anchor, seed=seed), widths=width_probes(settings, clock.anchor, seed=seed)
@@ -139,6 +139,7 @@ def calibrate_host(
         threads=threads,
     )
     save_profile(profile, calibration.as_json(), target)
+    kept.discard()
     tell("done", 1.0)
     return profile
 
@@ -211,86 +212,12 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
     return profile, calibration
 
 
-class _Stopwatch:
-    """All passes of a calibration under one anchor: a spell judged calm early can be judged again at the end."""
-
-    def __init__(self, settings: SessionSettings, anchor: Anchor, tell: Progress) -> None:
-        self.settings, self.anchor, self.tell = settings, anchor, tell
-        self.passes: dict[str, list[Pass]] = {}
-
-    def time(self, stage: str, samples: Sequence[Sample], passes: int, budget_s: float, seed: int) -> None:
-        """Time those of `samples` that no calm pass is known of."""
-        todo = {sample.name: sample.model for sample in samples if not self._calm(sample)}
-        found = measure_batch(
-            todo,
-            self.settings,
-            self.anchor,
-            passes=passes,
-            budget_s=budget_s,
-            seed=seed,
-            progress=lambda done, total: self.tell(stage, done / total),
-        )
-        for name, entries in found.items():
-            self.passes.setdefault(name, []).extend(entries)
-
-    def enough(self, *groups: Sequence[Sample]) -> bool:
-        """Whether ENOUGH of every group met a calm machine, or one at the speed that has to be taken for its usual one.
-
-        What was timed stays and is judged again, so nothing is timed anew only because neighbours never rest.
-        """
-        if any(sum(sample.name in self.passes for sample in group) < ENOUGH * len(group) for group in groups):
-            return False  # the clock ran out, whatever the neighbours did
-        for percentile in (BEST_PERCENTILE, *TOLERATED):
-            self.anchor.tolerate(percentile)
-            if all(self.share(group) >= ENOUGH for group in groups):
-                return True
-        return False
-
-    def share(self, samples: Sequence[Sample]) -> float:
-        """Share of `samples` that met a calm machine."""
-        return sum(bool(self._calm(sample)) for sample in samples) / len(samples)
-
-    def require(self, samples: Sequence[Sample], least: float = 0.5) -> None:
-        if self.share(samples) < least:
-            raise MeasurementError(
-                f"the machine is too busy: {self.share(samples):.0%} of {len(samples)} models were timed undisturbed",
-                next_step="close what else runs on this machine, then: automc profile calibrate host",
-            )
-
-    def observe(self, samples: Sequence[Sample]) -> list[tuple[Sample, Observation]]:
-        """What was timed calmly, with its kernel rows."""
-        import onnx
-
-        from automc.cost.graph import graph_from_onnx
-
-        observed = []
-        for number, sample in enumerate(samples):
-            calm = self._calm(sample)
-            if calm:
-                graph = graph_from_onnx(onnx.load_from_string(sample.model))
-                observed.append((sample, Observation(graph, min(calm))))
-            self.tell("reading graphs", (number + 1) / len(samples))
-        return observed
-
-    def retest(self, samples: Sequence[Sample], seed: int) -> tuple[float, float]:
-        """(percent, milliseconds) between the calm timings of RETESTED networks and new ones, 90th percentile."""
-        calm = [sample for sample in samples if self._calm(sample)]
-        chosen = [calm[index] for index in np.random.default_rng(seed).permutation(len(calm))[:RETESTED]]
-        before = {sample.name: min(self._calm(sample)) for sample in chosen}
-        self.tell("measuring the noise floor", 0.0)
-        models = {sample.name: sample.model for sample in chosen}
-        again = measure_batch(models, self.settings, self.anchor, passes=2, budget_s=6.0, seed=seed)
-        after = {name: calm_ms(entries, self.anchor) for name, entries in again.items()}
-        pairs = [(before[name], min(values)) for name, values in after.items() if values]
-        if not pairs:
-            raise MeasurementError(
-                "the machine is too busy: the noise floor could not be measured",
-                next_step="close what else runs on this machine, then: automc profile calibrate host",
-            )
-        return noise_floor([first for first, _ in pairs], [second for _, second in pairs])
-
-    def _calm(self, sample: Sample) -> list[float]:
-        return calm_ms(self.passes.get(sample.name, ()), self.anchor)
+def _comparable(mode: Mode, threads: int, seed: int) -> dict[str, JsonValue]:
+    """What has to be the same for the timings of an interrupted calibration to be gone on with."""
+    return {
+        "machine": host_fingerprint().model_dump(mode="json"), "mode": mode, "threads": threads, "seed": seed,
+        "automc": version("automc"),
+    }  # fmt: skip
 
 
 def _known_anchor_ms(folder: Path, threads: int) -> float | None:

@@ -84,3 +84,14 @@ def test_show_of_a_profile_whose_calibration_is_not_its_own_says_that_it_cannot_
     assert answer.code == 0
     assert "it cannot predict: " in answer.out
     assert "next: automc profile calibrate" in answer.out
+
+
+def test_an_interrupted_calibration_says_that_it_can_be_gone_on_with(automc, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("automc.measure.calibrate.calibrate_host", interrupted)
+    answer = automc("profile", "calibrate", "--quick")
+    assert answer.code == 5
+    assert "kept for an hour" in answer.err
+    assert "next: the same command again goes on from it" in answer.err

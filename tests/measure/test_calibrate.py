@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass
-from automc.measure.calibrate import Effort, _busy, _Stopwatch, assess, calibrate_host, interval_of
+from automc.measure.calibrate import Effort, _busy, assess, calibrate_host, interval_of
 from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
+from automc.measure.stopwatch import Stopwatch
+from automc.measure.unfinished import VALID_S, Unfinished
 from automc.profiles import load_profile
 
 RELU = KernelRow("r", "Relu", "fp32", "nchw", ((1, 10),), (1, 10), 0, 40, 40, 0)
@@ -118,12 +122,67 @@ def test_an_interrupted_calibration_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "host").exists()
 
 
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupted_calibration_is_gone_on_with_from_what_was_timed(tmp_path: Path) -> None:
+    def stop(stage: str, share: float) -> None:
+        if stage == "timing kernels":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_host(folder=tmp_path / "host", progress=stop)
+    file = tmp_path / ".host.unfinished.json"
+    timed = set(json.loads(file.read_text())["passes"])
+    assert timed
+    stages: list[str] = []
+    calibrate_host(folder=tmp_path / "host", progress=lambda stage, _: stages.append(stage))
+    assert "timing whole networks" not in stages  # they were all timed before the interruption
+    assert "timing kernels" in stages
+    assert not file.exists()
+    with pytest.raises(KeyboardInterrupt):  # a finished one is done anew
+        calibrate_host(folder=tmp_path / "host", progress=stop)
+    stages.clear()
+    calibrate_host(folder=tmp_path / "host", seed=1, progress=lambda stage, _: stages.append(stage))
+    assert "timing whole networks" in stages  # other networks: nothing of the interrupted one is of use
+
+
+def test_what_was_timed_is_kept_for_an_hour_and_for_the_same_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Unfinished.beside(tmp_path / "host", {"machine": "a"})
+    made.passes["net"] = [Pass(2.0, 1.0), Pass(3.0, 1.5)]
+    made.spent_s["timing"] = 7.0
+    made.save([1.0, 1.1])
+    again = Unfinished.beside(tmp_path / "host", {"machine": "a"})
+    assert (again.passes, again.spent_s, again.anchor_ms) == (made.passes, made.spent_s, [1.0, 1.1])
+    assert Unfinished.beside(tmp_path / "host", {"machine": "b"}).passes == {}
+    assert Unfinished.beside(tmp_path / "other", {"machine": "a"}).passes == {}
+    later = time.time() + VALID_S + 1
+    monkeypatch.setattr("automc.measure.unfinished.time.time", lambda: later)
+    assert Unfinished.beside(tmp_path / "host", {"machine": "a"}).passes == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": {"machine": "a"}, "unix_s": 1e12, "passes": {"n": [[1]]}}'])
+def test_a_damaged_record_of_what_was_timed_costs_time_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".host.unfinished.json").write_text(text)
+    assert Unfinished.beside(tmp_path / "host", {"machine": "a"}).passes == {}
+
+
+def test_where_the_machine_was_too_busy_the_next_calibration_begins_anew(tmp_path: Path) -> None:
+    kept = Unfinished.beside(tmp_path / "host", None)
+    watch = Stopwatch(SessionSettings(), Anchor(SessionSettings()), lambda *_: None, kept)
+    kept.save([])
+    with pytest.raises(MeasurementError, match="too busy: 0% of 1 models"):
+        watch.require([Sample("a", "plain", "fp32", b"")])
+    assert not kept.path.exists()
+
+
 class _Told:
     """A stopwatch's passes as they came out, made up."""
 
     def __init__(self, anchor_ms: list[float], timed: int | None = None) -> None:
         self.samples = [Sample(str(index), "plain", "fp32", b"") for index in range(len(anchor_ms))]
-        self.watch = _Stopwatch(SessionSettings(), Anchor(SessionSettings()), lambda *_: None)
+        kept = Unfinished(Path("nowhere"), None)
+        self.watch = Stopwatch(SessionSettings(), Anchor(SessionSettings()), lambda *_: None, kept)
         self.watch.anchor.history = [1.0] * 10 + anchor_ms
         for sample, spell in list(zip(self.samples, anchor_ms, strict=True))[:timed]:
             self.watch.passes[sample.name] = [Pass(1.0, spell)]
