@@ -63,8 +63,8 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     if steps == 0:
         return result.eval()
     recipe, task = context.recipe, context.workload.task
-    # Channels last is the layout oneDNN computes in: ResNet-20, 128 images, one thread: 404 ms a step against 515.
-    _lay_out(result, torch.channels_last)
+    layout = training_layout(result)
+    _lay_out(result, layout)
     result.train()
     parameters = [parameter for parameter in result.parameters() if parameter.requires_grad]
     if not parameters:
@@ -84,7 +84,7 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_mix(context.seed, context.first_step))
         for step in range(1, steps + 1):
-            batch = _channels_last(next(batches))
+            batch = _laid_out(next(batches), layout)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * schedule(step, steps, recipe.warmup_share)
             with _autocast(recipe):
@@ -116,18 +116,38 @@ def train(model: nn.Module, context: RecoveryContext, steps: int, *, distill: Di
     return result.eval()
 
 
+def training_layout(model: nn.Module) -> torch.memory_format:
+    """The memory format that a network is trained in: channels last, which oneDNN computes in, where that is safe.
+
+    ResNet-20, 128 images, one thread: 404 ms a step against 515. Not safe (oneDNN 3.12 of torch 2.13, on a processor
+    without AVX-512): a pointwise convolution with a stride and fewer input channels than a vector has lanes; its
+    backward pass writes where it must not, and the process is aborted minutes later, or trains on garbage.
+    """
+    import torch
+    from torch.nn.modules.conv import _ConvNd
+
+    for module in model.modules():
+        if (
+            isinstance(module, _ConvNd)
+            and set(module.kernel_size) == {1}
+            and set(module.stride) != {1}
+            and module.in_channels // module.groups < _VECTOR
+        ):
+            return torch.contiguous_format
+    return torch.channels_last
+
+
+_VECTOR = 8  # float32 lanes of AVX2; 2 to 6 channels were seen to crash, 7 not in 600 passes
+
+
 def _lay_out(model: nn.Module, memory_format: torch.memory_format) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=memory_format)
 
 
-def _channels_last(batch: Batch) -> Batch:
-    import torch
-
-    inputs = tuple(
-        item.contiguous(memory_format=torch.channels_last) if item.ndim == 4 else item for item in batch.inputs
-    )
+def _laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
+    inputs = tuple(item.contiguous(memory_format=layout) if item.ndim == 4 else item for item in batch.inputs)
     return replace(batch, inputs=inputs)
 
 
@@ -206,7 +226,8 @@ class _Teacher:
         if key not in kept:
             with _autocast(self.recipe):
                 answers = [
-                    self.workload.task.forward(self.model, _channels_last(item)) for item in examples.batches(256)
+                    self.workload.task.forward(self.model, _laid_out(item, torch.channels_last))
+                    for item in examples.batches(256)
                 ]
             kept[key] = torch.cat(answers).float()
         return kept[key]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from automc.errors import CompressionError, OutOfBudget, TrainingDiverged
 from automc.recovery.recipe import Recipe
-from automc.recovery.training import Distillation, RecoveryContext, schedule, train
+from automc.recovery.training import Distillation, RecoveryContext, schedule, train, training_layout
 from automc.workloads.tasks import Regression
 from automc.workloads.workload import weights_digest
 
@@ -301,3 +303,39 @@ def test_the_teacher_is_not_trained() -> None:
     train(line(0.0), context(workload, teacher=teacher), 4, distill=Distillation())
     assert weights_digest(teacher) == before
     assert teacher.layer.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "safe"),
+    [
+        (nn.Conv2d(4, 8, 1, stride=2), False),
+        (nn.Conv2d(7, 8, 1, stride=(1, 2)), False),
+        (nn.Conv2d(16, 16, 1, stride=2, groups=4), False),  # 4 of each group
+        (nn.Conv2d(8, 8, 1, stride=2), True),
+        (nn.Conv2d(4, 8, 1), True),
+        (nn.Conv2d(4, 8, 3, stride=2), True),
+        (nn.Linear(3, 3), True),
+    ],
+    ids=str,
+)
+def test_a_network_that_the_blocked_backward_pass_would_corrupt_is_trained_in_the_plain_layout(
+    layer: nn.Module, safe: bool
+) -> None:
+    assert training_layout(nn.Sequential(nn.ReLU(), layer)) == (
+        torch.channels_last if safe else torch.contiguous_format
+    )
+
+
+def test_training_through_a_strided_pointwise_convolution_of_few_channels_ends_well() -> None:
+    """Without AVX-512, channels last, the process is aborted: a child, so that the suite goes on and is told."""
+    script = (
+        "import torch\nfrom torch import nn\nfrom automc.recovery.training import training_layout\n"
+        "torch.set_num_threads(1)\nlayer = nn.Conv2d(4, 8, 1, stride=2)\nlayout = training_layout(layer)\n"
+        "layer = layer.to(memory_format=layout)\n"
+        "for _ in range(200):\n"
+        "    x = torch.randn(32, 4, 8, 8).contiguous(memory_format=layout).requires_grad_(True)\n"
+        "    layer(x).square().mean().backward()\n"
+        "print('trained')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr

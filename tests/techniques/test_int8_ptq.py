@@ -109,7 +109,7 @@ def test_the_profile_decides_the_scheme_unless_the_parameters_do(graphs: dict[st
     spec = read_spec(PTQ.apply(graph, PTQ.plan(graph, Int8PtqParams(), under(scheme)))).by_name
     assert {edit.dtype for edit in spec.values()} == {"int8"}
     assert all(len(edit.scale) == 1 for edit in spec.values())
-    full = QuantSpec.of(PTQ.plan(graph, Int8PtqParams(per_channel=False), context())).by_name
+    full = QuantSpec.of(PTQ.plan(graph, Int8PtqParams(per_channel=False), under(Int8Facts()))).by_name
     assert np.isclose(spec["conv1.weight"].scale[0] / full["conv1.weight"].scale[0], 127 / 63)
     channels = QuantSpec.of(PTQ.plan(graph, Int8PtqParams(per_channel=True), under(scheme))).by_name
     assert len(channels["conv1.weight"].scale) == 8
