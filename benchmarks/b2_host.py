@@ -1,11 +1,16 @@
 """B2: absolute latency of this host, fp32 and int8, on compressed networks of families never profiled.
 
     python benchmarks/b2_host.py --profile host --per-family 38 --out b2_host.json
+    python benchmarks/b2_host.py --profile host --per-family 12 --arms factorised,batch16 --out b2_arms.json
 
 Predicts with a profile that is already calibrated, then times networks drawn with a seed the calibration did not use
 (widths, depths and resolutions differ from those of its own held-out check; the eight families are the same). Every
 network is timed in two halves, each the minimum over calm passes; the second half against the first is the floor that
-no predictor can beat. Nothing is fitted here.
+no predictor can beat. Nothing is fitted here. Every fourth int8 network is so in part: its elementwise operators stay
+in float, and is a row of its own as well. Threads are those of the profile.
+
+Arms: base (the networks as pruning leaves them), factorised (most square convolutions split in two, as low_rank and
+tucker do), batch16 (the same networks as base on 16 samples at once), mlp (linear layers alone).
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +32,7 @@ from automc.cost.predictor import Estimate, load_predictor
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch
 from automc.measure.builder import Scheme
-from automc.measure.families import FAMILIES, family_networks
+from automc.measure.families import FAMILIES, FURTHER, family_networks
 from automc.measure.fingerprint import check_fingerprint
 from automc.measure.networks import Sample
 from automc.measure.timing import settings_of
@@ -40,6 +46,15 @@ ANCHORS: tuple[tuple[str, float | None, float], ...] = (
     ("prototype on this kind of host, int8, about 3 min", None, 98.0),
 )
 GOAL_WITHIN_10_PERCENT = 97.0
+ARMS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "factorised": {
+        "factorised": True,
+        "families": {name: FAMILIES[name] for name in FAMILIES if name != "transformer"},
+    },
+    "batch16": {"batch": 16},
+    "mlp": {"families": FURTHER},
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ def measure(samples: list[Sample], profile: HardwareProfile, budget_s: float, se
     return outcomes
 
 
-def table(outcomes: list[Outcome], precision: str, seed: int) -> list[Row]:
+def table(outcomes: list[Outcome], name: str, seed: int) -> list[Row]:
     """All networks, the test-retest floor, then every family."""
 
     def errors(chosen: list[Outcome]) -> np.ndarray:
@@ -110,13 +125,16 @@ def table(outcomes: list[Outcome], precision: str, seed: int) -> list[Row]:
 
     floor = np.array([entry.second_ms / entry.first_ms - 1 for entry in outcomes])
     rows = [
-        row(f"{precision}, all", errors(outcomes), covered(outcomes), seed),
-        row(f"{precision}, test-retest floor", floor, None, seed),
+        row(f"{name}, all", errors(outcomes), covered(outcomes), seed),
+        row(f"{name}, test-retest floor", floor, None, seed),
     ]
-    for family in FAMILIES:
+    for family in [*FAMILIES, *FURTHER]:
         chosen = [entry for entry in outcomes if entry.sample.kind == family]
         if chosen:
-            rows.append(row(f"{precision}, {family}", errors(chosen), covered(chosen), seed))
+            rows.append(row(f"{name}, {family}", errors(chosen), covered(chosen), seed))
+    partly = [entry for entry in outcomes if int(entry.sample.name.rpartition(".")[2]) % 4 == 3]
+    if partly and "int8" in name:
+        rows.append(row(f"{name}, partly", errors(partly), covered(partly), seed))
     return rows
 
 
@@ -137,6 +155,7 @@ def main() -> None:
     parser.add_argument("--per-family", type=int, default=38, help="networks per family and precision; 38 gives 304")
     parser.add_argument("--seed", type=int, default=20_000, help="must differ from the calibration's")
     parser.add_argument("--budget", type=float, default=300.0, help="seconds of timing per precision")
+    parser.add_argument("--arms", default="base", help=f"of {', '.join(ARMS)}, with commas between")
     parser.add_argument("--out", type=Path, default=Path("b2_host.json"))
     arguments = parser.parse_args()
     profile = load_profile(arguments.profile)
@@ -144,17 +163,24 @@ def main() -> None:
     calibration = load_calibration(profile, profile_folder(arguments.profile))
     if calibration.seed == arguments.seed:
         parser.error(f"--seed {arguments.seed} is the calibration's: its networks chose the intervals; take another")
+    arms = arguments.arms.split(",")
+    unknown = set(arms) - set(ARMS)
+    if unknown:
+        parser.error(f"--arms: no {', '.join(sorted(unknown))}")
     rows: list[Row] = []
-    asked, started = arguments.per_family * len(FAMILIES), time.monotonic()
-    for precision in ("fp32", "int8"):
-        scheme: Scheme = (
-            "fp32" if precision == "fp32" else "u8s8" if profile.int8.activation_type == "uint8" else "s8s8"
-        )
-        samples = family_networks(arguments.per_family, scheme, arguments.seed)
-        outcomes = measure(samples, profile, arguments.budget, arguments.seed)
-        if len(outcomes) < asked / 2:
-            parser.error(f"only {len(outcomes)} of {asked} {precision} networks met a calm machine; nothing is claimed")
-        rows += table(outcomes, precision, arguments.seed)
+    asked, started = {}, time.monotonic()
+    for arm in arms:
+        for precision in ("fp32", "int8"):
+            scheme: Scheme = (
+                "fp32" if precision == "fp32" else "u8s8" if profile.int8.activation_type == "uint8" else "s8s8"
+            )
+            samples = family_networks(arguments.per_family, scheme, arguments.seed, **ARMS[arm])
+            name = precision if arm == "base" else f"{arm}, {precision}"
+            asked[name] = len(samples)
+            outcomes = measure(samples, profile, arguments.budget, arguments.seed)
+            if len(outcomes) < len(samples) / 2:
+                parser.error(f"only {len(outcomes)} of {len(samples)} networks of {name} met a calm machine")
+            rows += table(outcomes, name, arguments.seed)
     conditions = {
         "device": profile.fingerprint.cpu,
         "runtime": f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}",

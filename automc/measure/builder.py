@@ -39,11 +39,15 @@ class GraphBuilder:
     """Adds operators and tracks shapes; `finish` returns the serialised model.
 
     scheme: "fp32", or activations-weights types "u8s8" / "s8s8".
-    quantise_elementwise: whether everything but convolutions, gemms and matmuls is quantised too.
+    quantise_elementwise: whether everything but convolutions, gemms and matmuls is quantised too. batch: samples of
+    every input, which is given for one.
     """
 
-    def __init__(self, scheme: Scheme, generator: np.random.Generator, *, quantise_elementwise: bool = True) -> None:
+    def __init__(
+        self, scheme: Scheme, generator: np.random.Generator, *, quantise_elementwise: bool = True, batch: int = 1
+    ) -> None:
         self.scheme = scheme
+        self.batch = batch
         self.generator = generator
         self.quantise_elementwise = quantise_elementwise
         self._nodes: list[onnx.NodeProto] = []
@@ -55,8 +59,9 @@ class GraphBuilder:
 
     def input(self, shape: Sequence[int]) -> Value:
         name = self._name("input")
+        shape = (shape[0] * self.batch, *shape[1:])
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
-        return self._requantise(Value(name, tuple(shape)), signed=True)
+        return self._requantise(Value(name, shape), signed=True)
 
     def finish(self, *outputs: Value) -> bytes:
         """The serialised model whose outputs are `outputs`."""

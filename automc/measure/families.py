@@ -6,7 +6,7 @@ independent ratios and mostly snapped to a multiple of 4, as pruning leaves them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -131,14 +131,15 @@ def transformer(b: GraphBuilder, draw: Draw) -> Value:
     width, patch = 32 * draw.integer(2, 6), draw.pick(4, 8)
     x = b.conv(b.input((1, 3, 32, 32)), width, patch, stride=patch, act=None)
     tokens = x.shape[2] * x.shape[3]
-    x = b.transpose(b.reshape(x, (1, width, tokens)), (0, 2, 1))
+    batch = x.shape[0]
+    x = b.transpose(b.reshape(x, (batch, width, tokens)), (0, 2, 1))
     for _ in range(draw.pick(2, 3, 4, 6)):
         heads = draw.pick(2, 4, 8)
         inside = heads * max(4, width // heads // draw.pick(1, 1, 2))
         y = b.layer_norm(x)
         q, k, v = (heads_of(b, b.linear(y, inside), heads) for _ in range(3))
         scores = b.unary("Softmax", b.constant_binary("Mul", b.matmul(q, b.transpose(k, (0, 1, 3, 2)))), axis=-1)
-        mixed = b.reshape(b.transpose(b.matmul(scores, v), (0, 2, 1, 3)), (1, tokens, inside))
+        mixed = b.reshape(b.transpose(b.matmul(scores, v), (0, 2, 1, 3)), (batch, tokens, inside))
         x = b.binary("Add", x, b.linear(mixed, width))
         hidden = gelu(b, b.linear(b.layer_norm(x), 4 * draw.integer(width // 3, width)))
         x = b.binary("Add", x, b.linear(hidden, width))
@@ -157,13 +158,61 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_networks(per_family: int, scheme: Scheme, seed: int) -> list[Sample]:
-    """`per_family` networks of every family; the same seed gives the same networks in every scheme."""
+def mlp(b: GraphBuilder, draw: Draw) -> Value:
+    """Linear layers with pruned widths on a vector."""
+    x = b.input((1, draw.pick(64, 256, 784, 1024)))
+    for _ in range(draw.pick(2, 3, 5, 8)):
+        x = b.gemm(x, _width(draw, draw.pick(256, 512, 1024)), act="Relu")
+    return b.gemm(x, 10)
+
+
+FURTHER: dict[str, Family] = {"mlp": mlp}
+"""Families that the held-out error of a calibration does not count: `benchmarks/b2_host.py` does."""
+
+
+class _Factorising(GraphBuilder):
+    """Splits most square convolutions in two, as low_rank and tucker do: k x k then 1 x 1, or k x 1 then 1 x k."""
+
+    def conv(
+        self,
+        x: Value,
+        channels: int,
+        kernel: int | tuple[int, int] = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        act: str | None = "Relu",
+        add: Value | None = None,
+    ) -> Value:
+        if groups == 1 and isinstance(kernel, int) and kernel > 1 and self.generator.random() < 0.7:
+            rank = max(4, 4 * round(float(self.generator.uniform(0.2, 0.6)) * min(x.shape[1], channels) / 4))
+            if stride == 1 and self.generator.random() < 0.5:
+                first = super().conv(x, rank, (kernel, 1), act=None)
+                return super().conv(first, channels, (1, kernel), act=act, add=add)
+            first = super().conv(x, rank, kernel, stride=stride, act=None)
+            return super().conv(first, channels, 1, act=act, add=add)
+        return super().conv(x, channels, kernel, stride=stride, groups=groups, act=act, add=add)
+
+
+def family_networks(
+    per_family: int,
+    scheme: Scheme,
+    seed: int,
+    *,
+    families: Mapping[str, Family] = FAMILIES,
+    batch: int = 1,
+    factorised: bool = False,
+) -> list[Sample]:
+    """`per_family` networks of every family; the same seed gives the same networks in every scheme and batch.
+
+    Of those in int8 every fourth is so in part: its elementwise operators stay in float.
+    """
     samples = []
-    for number, (family, make) in enumerate(FAMILIES.items()):
+    kind = _Factorising if factorised else GraphBuilder
+    for number, (family, make) in enumerate(families.items()):
         for index in range(per_family):
             generator = np.random.default_rng([seed, 2000 + number, index])
-            builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
+            builder = kind(scheme, generator, quantise_elementwise=index % 4 != 3, batch=batch)
             output = make(builder, Draw(generator))
             samples.append(Sample(f"{family}.{scheme}.{index}", family, scheme, builder.finish(output)))
     return samples

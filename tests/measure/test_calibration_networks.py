@@ -9,7 +9,7 @@ from automc.cost.features import features, kernel_class
 from automc.cost.graph import graph_from_onnx
 from automc.cost.tiles import Machine
 from automc.measure.builder import Scheme
-from automc.measure.families import FAMILIES, family_networks
+from automc.measure.families import FAMILIES, FURTHER, family_networks
 from automc.measure.networks import MICRO, Sample, micro_models
 from automc.measure.random_networks import random_networks
 from automc.measure.sessions import open_session, random_inputs
@@ -85,3 +85,21 @@ def test_a_short_int8_calibration_pads_on_integers() -> None:
             model = onnx.load_model_from_string(sample.model)
             found |= {(row.op, row.precision) for row in graph_from_onnx(model).rows}
     assert ("Pad", "int8") in found
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_networks_of_a_benchmark_run_in_batches_factorised_and_without_convolutions(scheme: Scheme) -> None:
+    plain, batched, split = (
+        {sample.kind: sample for sample in family_networks(1, scheme, 0, **more)}
+        for more in ({}, {"batch": 3}, {"factorised": True})
+    )
+    (perceptron,) = family_networks(1, scheme, 0, families=FURTHER)
+    for sample in (*batched.values(), *split.values(), perceptron):
+        (output,) = open_session(sample.model).run(None, random_inputs(open_session(sample.model)))
+        assert output.shape[0] == (3 if sample in batched.values() else 1)
+    rows = {name: graph_from_onnx(onnx.load_from_string(sample.model)) for name, sample in (
+        ("plain", plain["resnet"]), ("batched", batched["resnet"]), ("split", split["resnet"]),
+    )}  # fmt: skip
+    assert rows["batched"].macs == 3 * rows["plain"].macs
+    convolutions = {name: sum(row.op.endswith("Conv") for row in graph.rows) for name, graph in rows.items()}
+    assert convolutions["split"] > convolutions["plain"]
