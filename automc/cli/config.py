@@ -73,15 +73,16 @@ def _asked(job: Job, workload: str | None) -> SearchConfig:
     """The config the options stand for; those that say nothing of model and data lie over the embedded demo."""
     from automc.config import lay_over, parse_config
     from automc.errors import ConfigError
+    from automc.search.checking import check_names
 
     if job.model is not None or job.data is not None:
         if workload is not None:
             raise ConfigError(
                 "--workload, and --model or --data, which say what the workload is", next_step="leave --workload out"
             )
-        return config_of(job)
-    from automc.search.checking import check_names
-
+        asked = config_of(job)
+        check_names(asked, "the command line")
+        return asked
     raw: dict[str, Any] = {}
     lay_over(raw, {"constraints.max_drop_points": 1.0, **plain_overrides(job)})
     asked = parse_config(raw, "the command line")

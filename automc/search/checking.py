@@ -55,7 +55,11 @@ def check_config(config: SearchConfig, source: str) -> Checked:
 
 
 def check_names(config: SearchConfig, source: str) -> None:
-    """The strategy and the space are there. Raises ConfigError with `source`, the key and the nearest name."""
+    """Strategy, space and profile are there, or the profile is to be made.
+
+    Raises ConfigError with `source`, the key and the nearest name.
+    """
+    from automc.profiles import profile_folder
     from automc.search.strategies.registry import get_strategy
     from automc.space import SearchSpace
 
@@ -63,6 +67,9 @@ def check_names(config: SearchConfig, source: str) -> None:
         get_strategy(config.search.strategy)
     with _at(source, "space"):
         SearchSpace.load(config.space)
+    if not _calibrates(config):
+        with _at(source, "profile"):
+            profile_folder(config.profile)
 
 
 def check(config: SearchConfig, data_root: Path | None) -> None:

@@ -152,3 +152,18 @@ def test_what_init_prints_for_a_workload_checks_once_filled_in(automc, tmp_path:
     answer = automc("config", "check", file)
     assert answer.code == 0, answer.err
     assert None not in [options[key] for key in FILLED if key in options]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--profile", "epyc_genoa_1"), "the command line: profile: no hardware profile is called 'epyc_genoa_1'; did"),
+        (("--space", "cn"), "the command line: space: "),
+        (("--strategy", "guide"), "the command line: search.strategy: "),
+    ],
+)
+@pytest.mark.parametrize("own", [(), ("--model", "mypkg.net:build", "--data", "mypkg.data:splits")], ids=len)
+def test_init_refuses_names_that_no_search_would_find(automc, own: tuple[str, ...], given: tuple[str, ...], said: str):
+    answer = automc("config", "init", *own, *given)
+    assert answer.code == 2
+    assert said in answer.err
