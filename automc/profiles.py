@@ -51,9 +51,10 @@ class Int8Facts(Frozen):
 
 
 class EnergySource(Frozen):
-    """Where an energy figure comes from: a counter that was read, or a documented model, by name."""
+    """Where an energy figure comes from: a counter or meter that was read, a fit to measured energy, or a documented
+    model, by name."""
 
-    kind: Literal["rapl", "nvml", "model"]
+    kind: Literal["rapl", "nvml", "jetson", "meter", "fit", "model"]
     detail: str
 
 

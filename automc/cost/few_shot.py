@@ -29,12 +29,14 @@ class FewShotFit:
     """coefficients: (k + 1,) cost per unit of each column, then what every network costs.
 
     error: |predicted / measured - 1| that 90 % of the measurements keep when left out, as far as their number tells.
+    left_out: (n,) predicted / measured of each measurement by the fit to the others.
     """
 
     coefficients: Floats
     error: float
     shrinkage: float
     samples: int
+    left_out: Floats
 
     def predict(self, columns: npt.ArrayLike) -> Floats:
         """(n,) costs of networks with these columns (n, k), in the unit of the measurements."""
@@ -58,18 +60,22 @@ def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
         raise ValueError("columns must be 0 or more, costs above 0, and both finite")
     design = np.column_stack([work, np.ones(len(cost))]) / cost[:, None]
     left_out = {shrinkage: _left_out(design, shrinkage) for shrinkage in SHRINKAGES}
-    best = min(SHRINKAGES, key=lambda shrinkage: float(np.mean(left_out[shrinkage])))
-    error = float(np.quantile(left_out[best], 0.9, method="higher"))
-    return FewShotFit(_solve(design, best), error, best, len(cost))
+    best = min(SHRINKAGES, key=lambda shrinkage: float(np.mean(np.abs(left_out[shrinkage] - 1.0))))
+    error = float(np.quantile(np.abs(left_out[best] - 1.0), 0.9, method="higher"))
+    return FewShotFit(robust_non_negative(design, best), error, best, len(cost), left_out[best])
 
 
 def _left_out(design: Floats, shrinkage: float) -> Floats:
-    """(n,) relative error of each measurement by the fit to the others."""
-    errors = np.empty(len(design))
-    for fold in range(min(len(design), FOLDS)):
-        out = np.arange(len(design)) % FOLDS == fold
-        errors[out] = np.abs(design[out] @ _solve(design[~out], shrinkage) - 1.0)
-    return errors
+    """(n,) predicted / measured of each measurement by the fit to the others."""
+    ratios = np.empty(len(design))
+    for out in folds(len(design)):
+        ratios[out] = design[out] @ robust_non_negative(design[~out], shrinkage)
+    return ratios
+
+
+def folds(count: int) -> list[npt.NDArray[np.bool_]]:
+    """Of `count` measurements, which are left out together: masks (count,), every one in exactly one of them."""
+    return [np.arange(count) % FOLDS == fold for fold in range(min(count, FOLDS))]
 
 
 def choose(columns: npt.ArrayLike, count: int, seed: int, *, pool: int = 1000) -> npt.NDArray[np.int64]:
@@ -97,8 +103,12 @@ def choose(columns: npt.ArrayLike, count: int, seed: int, *, pool: int = 1000) -
     return chosen
 
 
-def _solve(design: Floats, shrinkage: float) -> Floats:
-    """Coefficients x >= 0 with design @ x near 1; measurements far off lose weight (Huber 1964)."""
+def robust_non_negative(design: Floats, shrinkage: float | Floats) -> Floats:
+    """Coefficients x >= 0 with design @ x near 1; measurements far off lose weight (Huber 1964).
+
+    design: (n, k) columns over the measured cost. shrinkage: of all columns, or (k,) of each, in units of the scaled
+    columns; 0 leaves a column free.
+    """
     from scipy.optimize import nnls
 
     scale = np.linalg.norm(design, axis=0)

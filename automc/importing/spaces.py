@@ -1,4 +1,4 @@
-"""Kernel rows of networks that latency tables name by their architecture alone: NAS-Bench-201, FBNet, Once-for-All.
+"""Kernel rows of networks that tables name by their architecture: NAS-Bench-201, FBNet, Once-for-All, MLPerf Tiny.
 
 Skeletons: Dong and Yang 2020 ("NAS-Bench-201"), Wu et al. 2019 ("FBNet", as in HW-NAS-Bench, 32 x 32 pictures), Cai et
 al. 2020 ("Once-for-All", MobileNetV3 of width 1.2). BatchNorm is part of its convolution, as every runtime has it.
@@ -32,14 +32,21 @@ class _Rows:
         self.shape = shape
         self.rows: list[KernelRow] = []
 
-    def convolution(self, filters: int, kernel: int, stride: int = 1, groups: int = 1, fused: str = "Relu") -> None:
+    def convolution(
+        self, filters: int, kernel: int | tuple[int, int], stride: int = 1, groups: int = 1, fused: str = "Relu"
+    ) -> None:
         channels, height, width = self.shape
         out = (filters, -(-height // stride), -(-width // stride))
-        weights = filters * channels // groups * kernel * kernel
+        window = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        weights = filters * channels // groups * prod(window)
         self._add(
             "Conv", [self.shape], out, macs=weights * out[1] * out[2], weights=weights + filters,
-            kernel=(kernel, kernel), stride=(stride, stride), groups=groups, fused=(fused,) if fused else (),
+            kernel=window, stride=(stride, stride), groups=groups, fused=(fused,) if fused else (),
         )  # fmt: skip
+
+    def separable(self, filters: int, stride: int = 1) -> None:
+        self.convolution(self.shape[0], 3, stride, groups=self.shape[0])
+        self.convolution(filters, 1)
 
     def pool(self, kernel: int, stride: int = 1) -> None:
         channels, height, width = self.shape
@@ -209,6 +216,52 @@ def ofa_rows(kernels: Sequence[int], expansions: Sequence[int], depths: Sequence
     made.mean()
     made.convolution(1536, 1, fused="HardSwish")
     made.linear(1000)
+    return made.rows
+
+
+TinyBench = Literal["ad", "ic", "kws", "vww"]
+
+
+def mlperf_tiny_rows(bench: TinyBench) -> list[KernelRow]:
+    """Kernels of one of MLPerf Tiny's reference networks, batch 1, as float: int8 moves a quarter of the bytes in each.
+
+    Source: Banbury et al. 2021, "MLPerf Tiny Benchmark": an autoencoder on 640 features (anomaly detection), ResNet-8
+    on 3 x 32 x 32 (image classification), DS-CNN on 49 x 10 (keyword spotting), MobileNetV1 of width 0.25 on
+    3 x 96 x 96 (visual wake words).
+    """
+    if bench == "ad":
+        made = _Rows((640, 1, 1))
+        for width in (128, 128, 128, 128, 8, 128, 128, 128, 128, 640):
+            made.linear(width)
+    elif bench == "ic":
+        made = _Rows((3, 32, 32))
+        made.convolution(16, 3)
+        for channels, stride in ((16, 1), (32, 2), (64, 2)):
+            before = made.shape
+            made.convolution(channels, 3, stride)
+            made.convolution(channels, 3, fused="")
+            if stride > 1:
+                made.shape = before
+                made.convolution(channels, 1, stride, fused="")
+            made.pointwise("Add", 2)
+            made.pointwise("Relu")
+        made.mean()
+        made.linear(10)
+    elif bench == "kws":
+        made = _Rows((1, 49, 10))
+        made.convolution(64, (10, 4), 2)
+        for _ in range(4):
+            made.separable(64)
+        made.mean()
+        made.linear(12)
+    else:
+        made = _Rows((3, 96, 96))
+        made.convolution(8, 3, 2)
+        for filters, stride in ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2)):
+            made.separable(filters, stride)
+        made.separable(256)
+        made.mean()
+        made.linear(2)
     return made.rows
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.importing.spaces import alive_edges, fbnet_rows, nasbench201_rows, ofa_rows, space_rows, totals
+from automc.importing.spaces import (
+    alive_edges,
+    fbnet_rows,
+    mlperf_tiny_rows,
+    nasbench201_rows,
+    ofa_rows,
+    space_rows,
+    totals,
+)
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "b1_few_shot.py"
 
@@ -43,6 +51,22 @@ def test_deeper_and_larger_networks_of_once_for_all_have_more_kernels_and_work()
     large = ofa_rows([3] * 20, [3] * 20, [2] * 5, 224)
     assert len(deep) > len(small) == len(large)
     assert sum(row.macs for row in large) > 2.5 * sum(row.macs for row in small)  # (224 / 128)^2 = 3.06, without heads
+
+
+def test_the_four_networks_of_mlperf_tiny_have_their_published_work() -> None:
+    # autoencoder: 2 x 640 x 128 + 6 x 128 x 128 + 2 x 128 x 8
+    assert sum(row.macs for row in mlperf_tiny_rows("ad")) == 2 * 81_920 + 6 * 16_384 + 2 * 1_024
+    # ResNet-8: stem 27 x 16 x 32 x 32 = 442,368; two of 9 x 16 x 16 x 1,024 = 2,359,296; then twice a strided one,
+    # half of that, a whole one and a shortcut of 131,072; 64 x 10 at the end. Published: 12.5 million
+    ic = 442_368 + 2 * 2_359_296 + 2 * (1_179_648 + 2_359_296 + 131_072) + 640
+    assert sum(row.macs for row in mlperf_tiny_rows("ic")) == ic == 12_501_632
+    # DS-CNN on 25 x 5 = 125 places: 40 x 64 x 125, four of (9 x 64 + 64 x 64) x 125, 64 x 12. Published: 2.7 million
+    assert sum(row.macs for row in mlperf_tiny_rows("kws")) == 320_000 + 4 * 584_000 + 768
+    # MobileNetV1 0.25 at 96 x 96, published: 7.5 million multiply-accumulates, 0.21 million weights
+    vww = mlperf_tiny_rows("vww")
+    assert sum(row.macs for row in vww) / 1e6 == pytest.approx(7.5, abs=0.05)
+    assert sum(row.bytes_weights for row in vww) / 4e6 == pytest.approx(0.21, abs=0.01)
+    assert sum(row.op == "Conv" for row in vww) == 1 + 2 * 13
 
 
 def test_a_table_states_lists_as_lists_or_as_text() -> None:
