@@ -49,6 +49,7 @@ def import_csv(
     Columns:
       model        its ONNX file, relative to the table
       latency_ms   milliseconds of one inference, whole network
+      energy_mj    (if there) millijoules of one inference, without what idling draws: fitted jointly with latency
       device, runtime, threads (if there) must say the same in every row as the options do
 
     At least 8 networks of different kinds and sizes; from 20 on it may decide limits on latency. An operator that

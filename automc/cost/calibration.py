@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,29 @@ class Probes(Frozen):
     int8: tuple[Int8Probe, ...]
 
 
+class MeasuredEnergy(Frozen):
+    """Energy fitted where it was measured: power_w times latency, and what work adds. Errors: each network left out,
+    its latency predicted too."""
+
+    units: str = "millijoules per unit of a column; power in watts (millijoules a millisecond)"
+    coefficients: dict[str, float]
+    power_w: float
+    interval: Interval
+    networks: int
+    within_10_percent: float
+    mape_percent: float
+    constant_power_mape_percent: float
+    """Of power times predicted latency alone: what the columns had to beat."""
+    rank_correlation: float
+    interval_coverage: float
+
+    def kernel_mj(self, columns: Mapping[str, float], latency_ms: float) -> float:
+        """Millijoules of one kernel with these columns of work."""
+        return self.power_w * latency_ms + sum(
+            self.coefficients.get(name, 0.0) * value for name, value in columns.items()
+        )
+
+
 class Calibration(Frozen):
     """What `load_predictor` needs, and what a reader needs to judge it."""
 
@@ -87,6 +111,8 @@ class Calibration(Frozen):
     """sha256 over every observation's name and milliseconds."""
     versions: dict[str, str]
     measured_s: float
+    measured_energy: MeasuredEnergy | None = None
+    """None: no energy was measured on the device, and `energy_model` stands in for it."""
     probes: Probes | None = None
     """None: not asked (a table tells no such thing), or not kept by the version that calibrated."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from automc.cost.calibration import Calibration, Interval, load_calibration
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
-from automc.cost.features import SMALL_WEIGHTS, kernel_class
+from automc.cost.features import SMALL_WEIGHTS, features, kernel_class
 from automc.cost.fit import MEMORY, SESSION, far_share, in_range
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
@@ -158,8 +158,17 @@ class CalibratedPredictor:
             latency = near_ms + share
             if row.bytes_weights > SMALL_WEIGHTS:
                 latency += self._memory_ms * far * row.bytes_weights / 1e6
-            parts.append((latency, self._energy.kernel_mj(row, latency, far), inside))
+            parts.append((latency, self._kernel_mj(row, latency, far), inside))
         return parts
+
+    def _kernel_mj(self, row: KernelRow, latency_ms: float, far: float) -> float:
+        measured = self._calibration.measured_energy
+        if measured is None:
+            return self._energy.kernel_mj(row, latency_ms, far)
+        columns = features(row, self._fit.machine)
+        if MEMORY in columns:
+            columns[MEMORY] *= far
+        return measured.kernel_mj(columns, latency_ms)
 
     def _row(self, row: KernelRow) -> tuple[str, float, bool]:
         key = row
@@ -182,6 +191,11 @@ class CalibratedPredictor:
         )
 
     def _joules(self, value: float, coverage: float) -> Estimate:
+        measured = self._calibration.measured_energy
+        if measured is not None:
+            widen = 2.0 - coverage
+            low, high = value * measured.interval.low / widen, value * measured.interval.high * widen
+            return Estimate(value, low, high, "mJ", coverage, self.profile.energy.detail)
         factor = MODEL_INTERVAL * (2.0 - coverage)
         return Estimate(value, value / factor, value * factor, "mJ", coverage, MODEL_NAME)
 

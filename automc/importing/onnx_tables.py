@@ -28,6 +28,7 @@ def read_csv(
 ) -> tuple[list[TimedNetwork], Device]:
     """Networks timed by the user: columns `model` (an ONNX file, relative to the table) and `latency_ms`.
 
+    A column `energy_mj`, millijoules of one inference, has a number in every row, or is not there.
     A column `device`, `runtime` or `threads`, where the table has one, must say the same in every row as is stated
     here. Raises ConfigError (file, row) otherwise, and on what is no measurement or no model.
     """
@@ -92,7 +93,8 @@ def _timed(row: Row, file: Path, name: str) -> TimedNetwork:
     latency = row.positive("latency_ms")
     if not file.is_file():
         raise ConfigError(f"{row.where}: {file}: no such file", next_step="correct the path, or delete this row")
-    return TimedNetwork(name, _graph(file), latency, row.where)
+    energy = row.positive("energy_mj") if "energy_mj" in row.cells else float("nan")
+    return TimedNetwork(name, _graph(file), latency, row.where, energy_mj=energy)
 
 
 def _graph(file: Path) -> KernelGraph:

@@ -185,11 +185,12 @@ def _require_limits(
     option = "--" + asked[0].replace("_", "-")
     why = said
     if table.use != "rank only":
-        unknown = [key for key in asked if key != "max_latency_ms"]
+        told = ("max_latency_ms", "max_energy_mj") if device.energy.kind == "fit" else ("max_latency_ms",)
+        unknown = [key for key in asked if key not in told]
         if not unknown:
             return
         option = "--" + unknown[0].replace("_", "-")
-        why = f"{device.name} comes from a table of latencies alone"
+        why = f"{device.name} comes from a table of {'latencies and energies' if len(told) > 1 else 'latencies'} alone"
     raise ConfigError(
         f"{option} cannot be judged: {why}",
         next_step=f"leave out {option}, or insist with --insist: the limit is then judged by what may be far off",

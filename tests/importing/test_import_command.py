@@ -234,3 +234,50 @@ def test_half_a_profile_predicts_nothing_and_says_to_import_it_again(automc, hom
     assert answer.code != 0
     assert "is not what profile 'board' was calibrated with" in answer.err
     assert "next: automc profile import, from board.csv, given by the user" in answer.err
+
+
+@pytest.fixture
+def with_energy(rows) -> list[dict[str, object]]:
+    """1.5 W while a network runs, whatever it computes."""
+    return [{**row, "energy_mj": 1.5 * row["latency_ms"]} for row in rows]
+
+
+def test_energy_that_was_measured_is_fitted_and_predicted_with_its_own_error(automc, home: Path, with_energy) -> None:
+    answer = run(automc, write(home / "board.csv", with_energy))
+    assert answer.code == 0, answer.err
+    assert "energy:       fit: fit to the measured energy of 22 networks" in answer.out
+    assert "energy other than by the model" not in answer.out
+    told = automc("predict", str(home / "n3.onnx"), "--profile", "board", "--json").json["total"]
+    assert told["energy_mj"]["value"] == pytest.approx(1.5 * told["latency_ms"]["value"], rel=1e-3)
+    assert told["energy_mj"]["low"] <= told["energy_mj"]["value"] <= told["energy_mj"]["high"]
+    assert told["energy_mj"]["source"].startswith("fit to the measured energy of 22 networks")
+    assert "Horowitz" not in json.dumps(told)
+
+
+def test_energy_is_what_work_adds_to_constant_power(automc, home: Path, rows) -> None:
+    for row in rows:  # 1 W, and 0.2 mJ a million multiply-accumulates
+        macs = graph_from_onnx(home / str(row["model"]), level="extended").macs
+        row["energy_mj"] = float(str(row["latency_ms"])) + 0.2 * macs / 1e6
+    assert run(automc, write(home / "board.csv", rows)).code == 0
+    stored = json.loads((home / "home" / "profiles" / "board" / "calibration.json").read_text())["measured_energy"]
+    assert stored["mape_percent"] < stored["constant_power_mape_percent"]
+    told = automc("predict", str(home / "n3.onnx"), "--profile", "board", "--json").json
+    wanted = told["total"]["latency_ms"]["value"] + 0.2 * told["macs"] / 1e6
+    assert told["total"]["energy_mj"]["value"] == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize("value", ["", "nan", "0", "-3", "much"])
+def test_an_energy_that_is_no_measurement_is_refused_with_its_row(automc, home: Path, with_energy, value: str) -> None:
+    with_energy[4]["energy_mj"] = value
+    refused(run(automc, write(home / "board.csv", with_energy)), home, "board.csv: row 6: energy_mj", "no measurement")
+
+
+def test_energies_in_another_unit_are_caught_by_the_power_they_would_be(automc, home: Path, with_energy) -> None:
+    micro = [{**row, "energy_mj": 1000 * row["energy_mj"]} for row in with_energy]
+    refused(
+        run(automc, write(home / "board.csv", micro)), home, "W; a phone draws 0.05 to 20 W. Are these microjoules?"
+    )
+    joules = [{**row, "energy_mj": row["energy_mj"] / 1000} for row in with_energy]
+    refused(run(automc, write(home / "board.csv", joules)), home, "would be 0.0015 W", "Are these joules?")
+    with_energy[7]["energy_mj"] = 1000 * with_energy[7]["energy_mj"]
+    refused(run(automc, write(home / "board.csv", with_energy)), home, "board.csv: row 9:", "where the other rows draw")
