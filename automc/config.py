@@ -109,6 +109,11 @@ class SearchConfig(Section):
     calibrate: Literal["never", "quick", "full"] = Field(
         "quick", description="what to do where the profile `host` is absent or stale (quick: 1 minute, full: 5)"
     )
+    energy: str = Field(
+        "auto",
+        description="what finalists' energy is read from: auto (this machine's counter: RAPL, NVML, a Jetson's rails; "
+        "without one it stays predicted), model (stays predicted), or the CSV file a power meter is writing",
+    )
     space: str = Field("digits", description="what may vary: a shipped search space, or the path of your own file")
     objectives: tuple[Objective, ...] = Field(
         ("accuracy", "latency_ms", "size_bytes"), description="what is traded: accuracy and at least one cost"

@@ -25,12 +25,13 @@ import automc
 from automc.config import load_config
 from automc.profiles import load_profile
 from automc.run import Run
+from automc.trial import DISTURBED
 from automc.workloads.registry import create_workload
 
 ANCHOR = "nobody publishes it"
 GOALS = "accuracy exact to the sample; latency within its stated interval in 90 % of bundles"
 MEMORY = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import run
@@ -41,7 +42,8 @@ with np.load(folder / "golden.npz") as stored:
     given = [stored[f"input_{k}"][:1] for k in range(len(session.get_inputs()))]
 for _ in range(20):
     session.run(None, dict(zip([item.name for item in session.get_inputs()], given)))
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+lines = open("/proc/self/status").read().splitlines()  # its peak; of ru_maxrss a child inherits its parent's
+print(json.dumps(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024))
 """
 
 
@@ -158,14 +160,15 @@ def markdown(records: Sequence[Mapping[str, Any]], noise_percent: float, conditi
             shown = f"{median(ratios):.3f} | {near[0]} | {near[1]} | {spread}"
         lines.append(f"| {figure} | {len(found)} | {held} ({held / len(found):.0%}) | {shown} |")
     slow = [line for line in every if line["figure"] == "latency_ms"]
-    allowed = 1 + noise_percent / 100
-    inside = sum(line["delivered"] <= line["promised"]["high"] * allowed for line in slow)
+    inside = sum(line["delivered"] <= line["promised"]["high"] for line in slow)
+    disturbed = sum(DISTURBED in (line["promised"].get("source") or "") for line in slow)
     faster = sum(line["delivered"] < line["promised"]["low"] for line in slow)
     meet = [line["intervals_meet"] for line in every if "intervals_meet" in line]
     lines += [
         "",
-        f"Latency: {inside} of {len(slow)} no slower than their interval and the profile's noise floor "
-        f"({noise_percent:.1f} %) allow, which is what verify.py asks; {faster} faster than the interval. Speed-up: "
+        f"Latency: {inside} of {len(slow)} no slower than their interval allows, which is what verify.py asks; "
+        f"{faster} faster than the interval; {disturbed} promised by a machine that was disturbed all the while. The "
+        f"interval holds the device's noise floor ({noise_percent:.1f} %). Speed-up: "
         f"promised and delivered 95 % intervals meet in {sum(meet)} of {len(meet)}.",
         "",
         "Conditions: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + ".",

@@ -41,10 +41,11 @@ INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
         "of the mean difference from the reference over the same samples, by its standard error",
     ),
     ("latency_ms", "measured"): (
-        "passes",
-        "no confidence interval: the lowest and the highest {percentile}th percentile that a single pass gave. "
-        "The figure is the lowest of an undisturbed pass, because disturbances only ever lengthen a run; so it stands "
-        "at the lower end, and under other load expect the upper one or more",
+        "repeats",
+        "no confidence interval: from the lowest to the highest {percentile}th percentile that a single pass gave, "
+        "both widened by the noise floor of the device, within which nine in ten repeats of the calibration lay, and "
+        "where the device was disturbed all the while, down to what it may be without. The figure is the lowest of an "
+        "undisturbed pass, because disturbances only ever lengthen a run; under load expect the upper end or more",
     ),
     ("speedup", "measured"): (
         "95 % interval",
@@ -66,10 +67,22 @@ INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("memory_mb", "predicted"): (
         "bounds",
-        "from weights and runtime alone to weights and activations held twice",
+        "what held nine in ten of the networks whose memory the calibration measured, each left out of the fit once; "
+        "where it measured none, from weights and runtime alone to weights and activations held twice",
     ),
 }
 """(quantity, kind of figure): what its square brackets hold, in short and at length."""
+FITTED_ENERGY = (
+    "90 % interval",
+    "the ratios of measured to predicted that held 90 % of the networks, each left out of the fit once",
+)
+
+
+def interval_words(key: str, kind: str, source: str | None) -> tuple[str, str] | None:
+    """What the interval of a figure holds, in short and at length; None where only the source can say."""
+    if (key, kind) == ("energy_mj", "predicted") and (source or "").startswith("fit "):
+        return FITTED_ENERGY
+    return INTERVALS.get((key, kind))
 
 
 def saves_in_words(saves: Sequence[str]) -> str:
@@ -103,8 +116,8 @@ def how(key: str, figure: Figure) -> str:
     """Where a figure comes from: measured on how many or predicted, with what kind of interval."""
     parts: list[str] = [figure.kind]
     if bounds(figure):
-        label, _ = INTERVALS.get((key, figure.kind), ("as the source states", ""))
-        parts.append(f"{label} {bounds(figure)}")
+        label = interval_words(key, figure.kind, figure.source)
+        parts.append(f"{label[0] if label else 'as the source states'} {bounds(figure)}")
     if figure.n is not None:
         parts.append(f"n {figure.n}")
     if figure.split:
@@ -158,9 +171,9 @@ def model_card(
     ]
     stated += [("speedup", "speed-up", contents.speedup)] if contents.speedup is not None else []
     intervals = [
-        f"{label}, {figure.kind}: {', '.join(INTERVALS[key, figure.kind]).format(percentile=percentile)}."
+        f"{label}, {figure.kind}: {', '.join(words).format(percentile=percentile)}."
         for key, label, figure in stated
-        if bounds(figure) and (key, figure.kind) in INTERVALS
+        if bounds(figure) and (words := interval_words(key, figure.kind, figure.source))
     ]
     described = {
         kind: ", ".join(f"{item['name']} ({item['dtype']} {_shape(item['shape'])})" for item in items)

@@ -118,13 +118,13 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
 
 def _figure(name: str, figure: Mapping[str, object]) -> tuple[str, str, str]:
     """Value with unit, what kind of interval and which, and how it was got, of a Figure as JSON."""
-    from automc.bundle.card import INTERVALS
+    from automc.bundle.card import interval_words
 
     how = [str(figure["kind"])]
     if figure.get("n") is not None:
         how.append(f"n={figure['n']}")
     how += [str(figure[key]) for key in ("split", "source") if figure.get(key)]
     value, low, high = (f"{float(str(figure[key])):.5g}" for key in ("value", "low", "high"))
-    label, _ = INTERVALS.get((name, str(figure["kind"])), ("", ""))
+    label, _ = interval_words(name, str(figure["kind"]), str(figure.get("source", ""))) or ("", "")
     interval = "" if low == high else f"{low} to {high} ({label or 'as the source states'})"
     return f"{value} {figure['unit']}", interval, ", ".join(how)

@@ -80,7 +80,7 @@ def _labels(found: Sequence[Prediction]) -> list[str]:
 
 
 def _print_costs(found: Sequence[Prediction], labels: Sequence[str]) -> None:
-    from automc.bundle.card import INTERVALS
+    from automc.bundle.card import interval_words
 
     rows = []
     for item, label in zip(found, labels, strict=True):
@@ -88,9 +88,10 @@ def _print_costs(found: Sequence[Prediction], labels: Sequence[str]) -> None:
             rows.append((label, "every cost", "unknown", "", "", "see below"))
             continue
         for metric, cost in item.priced.costs.by_metric().items():
+            words = interval_words(metric, "predicted", cost.source) or ("as the source states", "")
             rows.append((
                 label, metric.partition("_")[0], f"{cost.value:.4g} {cost.unit}",
-                f"{cost.low:.4g} to {cost.high:.4g} ({INTERVALS[metric, 'predicted'][0]})",
+                f"{cost.low:.4g} to {cost.high:.4g} ({words[0]})",
                 f"{cost.coverage:.0%}", cost.source,
             ))  # fmt: skip
     header = ("profile", "cost", "predicted", "interval", "calibrated", "from")

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import JsonValue, ValidationError
 
 from automc.cost.energy import EnergyModel
 from automc.cost.fit import Fit, Range
+from automc.cost.kernels import KernelGraph
 from automc.cost.tiles import Machine
 from automc.errors import StaleCalibrationError
-from automc.profiles import Frozen, HardwareProfile, profile_folder
+from automc.profiles import Frozen, HardwareProfile, Use, profile_folder
 
 Activations = Literal["uint8", "int8"]
 ACTIVATIONS: tuple[Activations, ...] = ("uint8", "int8")
@@ -34,6 +36,54 @@ class Interval(Frozen):
 
     low: float
     high: float
+
+
+def interval_of(ratios: np.ndarray, *, level: float = 0.9) -> Interval:
+    """Symmetric in rank: the smallest and largest ratio after cutting (1 - level) / 2 at each end, rounded outwards."""
+    ordered = np.sort(ratios)
+    cut = int(np.floor((1 - level) / 2 * (ordered.size + 1)))
+    return Interval(low=float(ordered[max(0, cut - 1)]), high=float(ordered[min(ordered.size - 1, ordered.size - cut)]))
+
+
+LEAST_FOR_LIMITS = 20
+WIDEST = 3.0  # high / low of the 90 % interval beyond which a figure decides nothing
+LEAST_RANK = 0.9
+
+
+def use_of(networks: int, rank_correlation: float, interval: Interval) -> tuple[Use, str]:
+    """What predictions with these errors are good for, and why. All of networks that were left out of the fit."""
+    wide = interval.high / interval.low
+    if networks < LEAST_FOR_LIMITS:
+        return "rank only", f"{networks} networks are too few for an interval: {LEAST_FOR_LIMITS} are needed"
+    if rank_correlation < LEAST_RANK:
+        return "rank only", f"rank correlation {rank_correlation:.2f} on networks left out"
+    if wide > WIDEST:
+        return "rank only", f"nine in ten networks left out lie within a factor of {wide:.1f}, not of {WIDEST:g}"
+    return "limits", f"{networks} networks left out one by one, nine in ten within a factor of {wide:.1f}"
+
+
+class MemoryFit(Frozen):
+    """Peaks of processes that load the runtime and a network and run it, MB (2^20 bytes): `runtime_mb` whatever the
+    network, and what grows with its weights, its live activations and its kernels."""
+
+    runtime_mb: float
+    per_weight: float
+    """MB a MB: the runtime holds weights in the file, parsed, and packed for its kernels."""
+    per_live: float
+    per_kernel_mb: float
+    interval: Interval
+    """Ratios measured / predicted of 1 MB and what a network takes beyond the runtime; each network left out once."""
+    networks: int
+
+    def beyond_mb(self, graph: KernelGraph) -> float:
+        """What a network takes beyond the runtime."""
+        weights, live, kernels = memory_parts(graph)
+        return self.per_weight * weights + self.per_live * live + self.per_kernel_mb * kernels
+
+
+def memory_parts(graph: KernelGraph) -> tuple[float, float, int]:
+    """(MB of weights, MB of activations at the moment that most are live, kernels)."""
+    return graph.weight_bytes / 2**20, graph.peak_activation_bytes / 2**20, len(graph.rows)
 
 
 class WidthProbe(Frozen):
@@ -82,6 +132,10 @@ class MeasuredEnergy(Frozen):
     rank_correlation: float
     interval_coverage: float
 
+    def use(self) -> tuple[Use, str]:
+        """What the predicted energies are good for, and why."""
+        return use_of(self.networks, self.rank_correlation, self.interval)
+
     def kernel_mj(self, columns: Mapping[str, float], latency_ms: float) -> float:
         """Millijoules of one kernel with these columns of work."""
         return self.power_w * latency_ms + sum(
@@ -104,6 +158,8 @@ class Calibration(Frozen):
     unresolved_ms: float = 0.0
     """What a run may take whatever the network, that the smallest network fitted is too large to tell."""
     runtime_memory_mb: float
+    memory: MemoryFit | None = None
+    """None: of networks nothing was measured, and bounds stand in."""
     energy_model: dict[str, float]
     seed: int
     observations: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from automc.cost.calibration import Calibration, Interval, load_calibration
+from automc.cost.calibration import Calibration, Interval, load_calibration, memory_parts
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
 from automc.cost.features import SMALL_WEIGHTS, features, kernel_class
 from automc.cost.fit import MEMORY, SESSION, far_share, in_range
@@ -158,14 +158,15 @@ class CalibratedPredictor:
             latency = near_ms + share
             if row.bytes_weights > SMALL_WEIGHTS:
                 latency += self._memory_ms * far * row.bytes_weights / 1e6
-            parts.append((latency, self._kernel_mj(row, latency, far), inside))
+            parts.append((latency, self._kernel_mj(row, latency, far, 1.0 / len(graph.rows)), inside))
         return parts
 
-    def _kernel_mj(self, row: KernelRow, latency_ms: float, far: float) -> float:
+    def _kernel_mj(self, row: KernelRow, latency_ms: float, far: float, session: float) -> float:
+        """session: the kernel's share of calling the session."""
         measured = self._calibration.measured_energy
         if measured is None:
             return self._energy.kernel_mj(row, latency_ms, far)
-        columns = features(row, self._fit.machine)
+        columns = {**features(row, self._fit.machine), SESSION: session}
         if MEMORY in columns:
             columns[MEMORY] *= far
         return measured.kernel_mj(columns, latency_ms)
@@ -200,8 +201,14 @@ class CalibratedPredictor:
         return Estimate(value, value / factor, value * factor, "mJ", coverage, MODEL_NAME)
 
     def _memory(self, graph: KernelGraph) -> Estimate:
-        """Weights, live activations and the runtime itself; the runtime may keep weights a second time, packed."""
-        weights, live = graph.weight_bytes / 2**20, graph.peak_activation_bytes / 2**20
+        """The peak of loading and running. Where no network's memory was measured: weights, live activations and the
+        runtime itself, which may keep both a second time."""
+        measured = self._calibration.memory
+        if measured is not None:
+            beyond, rest = 1.0 + measured.beyond_mb(graph), measured.runtime_mb - 1.0
+            low, high = (rest + beyond * ratio for ratio in (measured.interval.low, measured.interval.high))
+            return Estimate(rest + beyond, low, high, "MB", 1.0, self._source)
+        weights, live, _ = memory_parts(graph)
         runtime = self._calibration.runtime_memory_mb
         return Estimate(
             runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automc.cost.calibration import Calibration, ClassRange, Interval, MeasuredEnergy
+from automc.cost.calibration import Calibration, ClassRange, Interval, MeasuredEnergy, interval_of, use_of
 from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.features import kernel_class
 from automc.cost.few_networks import FewNetworksFit, fit_few_networks
@@ -22,7 +22,6 @@ from automc.cost.kernels import KernelGraph
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError
 from automc.importing.energies import check_energies, fitted_energy
-from automc.measure.calibrate import interval_of
 from automc.profiles import (
     DeviceKind,
     EnergySource,
@@ -32,7 +31,6 @@ from automc.profiles import (
     Imported,
     Int8Facts,
     MeasurementProtocol,
-    Use,
     cache_folder,
     calibration_text,
     save_profile,
@@ -40,11 +38,8 @@ from automc.profiles import (
 
 LEAST_NETWORKS = 8
 """Fewer networks than this tell nothing that could be checked by leaving some out."""
-LEAST_FOR_LIMITS = 20
 LEAST_PER_CLASS = 3
 """Networks that hold a kernel class, below which its time cannot be told from that of the rest of these networks."""
-WIDEST = 3.0  # high / low of the 90 % interval beyond which milliseconds decide nothing
-LEAST_RANK = 0.9
 IMPOSSIBLE_RATIO = 100.0  # off by more than any runtime's worst kernel, less than a mistaken unit
 RATES: dict[DeviceKind, tuple[float, float]] = {
     "server CPU": (1e9, 2e13), "desktop CPU": (3e8, 1e13), "laptop CPU": (2e8, 1e13), "phone": (1e8, 5e12),
@@ -127,7 +122,7 @@ def assemble(
     if has_energy:
         check_energies(used, device.kind)
     measured = fitted_energy(used, machine, found.ratios) if has_energy else None
-    use, reason = _use(held, interval)
+    use, reason = use_of(held.networks, held.rank_correlation, interval)
     calibration = Calibration(
         block=machine.block,
         cache_bytes=machine.cache_bytes,
@@ -147,7 +142,7 @@ def assemble(
         measured_energy=measured,
         seed=0,
         observations=len(used),
-        rows_digest=hashlib.sha256("\n".join(f"{row.name} {row.latency_ms!r}" for row in used).encode()).hexdigest(),
+        rows_digest=hashlib.sha256("\n".join(_figures(row) for row in used).encode()).hexdigest(),
         versions={"numpy": version("numpy")},
         measured_s=0.0,
     )  # fmt: skip
@@ -193,12 +188,18 @@ def assemble(
     return profile, calibration
 
 
+def _figures(row: TimedNetwork) -> str:
+    energy = f" {row.energy_mj!r}" if np.isfinite(row.energy_mj) else ""
+    return f"{row.name} {row.latency_ms!r}{energy}"
+
+
 def _energy_source(measured: MeasuredEnergy) -> EnergySource:
     return EnergySource(
         kind="fit",
         detail=f"fit to the measured energy of {measured.networks} networks, each left out once, its latency predicted "
         f"too: {measured.mape_percent:.1f} % mean error, {measured.within_10_percent:.0%} within 10 %, rank "
-        f"{measured.rank_correlation:.3f} (constant power: {measured.constant_power_mape_percent:.1f} %)",
+        f"{measured.rank_correlation:.3f} (constant power: {measured.constant_power_mape_percent:.1f} %); "
+        f"{'good enough for limits' if measured.use()[0] == 'limits' else f'ranks only: {measured.use()[1]}'}",
     )
 
 
@@ -267,15 +268,3 @@ def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[Held
         left_out="one network",
     )
     return held, interval_of(ratios)
-
-
-def _use(held: HeldOut, interval: Interval) -> tuple[Use, str]:
-    """What the errors allow, and why."""
-    wide = interval.high / interval.low
-    if held.networks < LEAST_FOR_LIMITS:
-        return "rank only", f"{held.networks} networks are too few for an interval: {LEAST_FOR_LIMITS} are needed"
-    if held.rank_correlation < LEAST_RANK:
-        return "rank only", f"rank correlation {held.rank_correlation:.2f} on networks left out"
-    if wide > WIDEST:
-        return "rank only", f"nine in ten networks left out lie within a factor of {wide:.1f}, not of {WIDEST:g}"
-    return "limits", f"{held.networks} networks left out one by one, nine in ten within a factor of {wide:.1f}"

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automc.cost.calibration import Interval, MeasuredEnergy
+from automc.cost.calibration import Interval, MeasuredEnergy, interval_of
 from automc.cost.fit import Observation, columns_of
 from automc.cost.joint_energy import fit_constant_power, fit_energy
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError
-from automc.measure.calibrate import interval_of
 from automc.profiles import DeviceKind
 
 if TYPE_CHECKING:

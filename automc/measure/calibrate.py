@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +14,16 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
-from automc.cost.calibration import Calibration, ClassRange, Interval, Probes
+from automc.cost.calibration import Calibration, ClassRange, Interval, MemoryFit, Probes, interval_of
 from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.fit import Fit, Observation, fit
+from automc.cost.kernels import KernelGraph
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.families import FAMILIES, family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
+from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, width_probes
 from automc.measure.random_networks import random_networks
@@ -58,15 +58,17 @@ class Effort:
     passes: int
     fit_s: float
     families_s: float
+    memory: int
+    """Networks whose memory is measured."""
 
 
 ATTEMPTS = 3
 
 EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
-    "quick": Effort(micro=300, random=30, per_family=3, passes=2, fit_s=28.0, families_s=9.0),
+    "quick": Effort(micro=300, random=30, per_family=3, passes=2, fit_s=28.0, families_s=9.0, memory=8),
     # 5 minutes in all
-    "full": Effort(micro=1250, random=150, per_family=12, passes=2, fit_s=150.0, families_s=60.0),
+    "full": Effort(micro=1250, random=150, per_family=12, passes=2, fit_s=150.0, families_s=60.0, memory=24),
 }
 
 
@@ -120,6 +122,8 @@ def calibrate_host(
     clock.require(fitted)
     held, seen = clock.observe(families), clock.observe(fitted)
     percent, milliseconds = clock.retest(families, seed)
+    tell("measuring memory", 0.0)
+    memory = measure_memory(_of_many_sizes(families, held, plan.memory), threads)
     tell("fitting", 0.0)
     profile, calibration = assemble(
         Findings(
@@ -127,6 +131,7 @@ def calibrate_host(
             seen=seen,
             int8=facts,
             probes=probes,
+            memory=memory,
             noise_floor_percent=percent,
             noise_floor_ms=milliseconds,
             anchor_ms=clock.anchor.best_ms,
@@ -152,6 +157,7 @@ class Findings:
     seen: Sequence[tuple[Sample, Observation]]
     int8: Int8Facts
     probes: Probes
+    memory: MemoryFit
     noise_floor_percent: float
     noise_floor_ms: float
     anchor_ms: float
@@ -179,7 +185,8 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
             for kind, known in found.ranges.items()
         },
         intervals=intervals,
-        runtime_memory_mb=runtime_memory_mb(),
+        runtime_memory_mb=findings.memory.runtime_mb,
+        memory=findings.memory,
         energy_model=EnergyModel().constants(),
         seed=findings.seed,
         observations=len(findings.seen),
@@ -278,27 +285,14 @@ def assess(
     return tuple(results), intervals
 
 
-def interval_of(ratios: np.ndarray, *, level: float = 0.9) -> Interval:
-    """Symmetric in rank: the smallest and largest ratio after cutting (1 - level) / 2 at each end, rounded outwards."""
-    ordered = np.sort(ratios)
-    cut = int(np.floor((1 - level) / 2 * (ordered.size + 1)))
-    return Interval(low=float(ordered[max(0, cut - 1)]), high=float(ordered[min(ordered.size - 1, ordered.size - cut)]))
-
-
-def runtime_memory_mb() -> float:
-    """Resident memory of a fresh process that has loaded the runtime and run a network of 0.1 MB, in MB."""
-    code = (
-        "import psutil; from automc.measure.sessions import open_session, random_inputs;"
-        "from automc.measure.anchor import anchor_model; s = open_session(anchor_model());"
-        "s.run(None, random_inputs(s)); print(psutil.Process().memory_info().rss)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    if done.returncode != 0:
-        raise MeasurementError(
-            f"the runtime's memory could not be measured: {done.stderr.strip()[-300:]}",
-            next_step="mend what this says, then calibrate again",
-        )
-    return int(done.stdout) / 2**20
+def _of_many_sizes(
+    samples: Sequence[Sample], observed: Sequence[tuple[Sample, Observation]], count: int
+) -> list[tuple[bytes, KernelGraph]]:
+    """`count` of the observed networks, from the smallest file to the largest."""
+    graphs = {sample.name: observation.graph for sample, observation in observed}
+    known = sorted((sample for sample in samples if sample.name in graphs), key=lambda sample: len(sample.model))
+    places = np.unique(np.linspace(0, len(known) - 1, count).round().astype(int))
+    return [(known[place].model, graphs[known[place].name]) for place in places]
 
 
 def _busy(slowdown: float) -> str:

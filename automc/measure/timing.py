@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SPELL_RATIO = 1.25
 EXTRA_PASSES = 4
 BLOCKS_PER_PASS = 8
+PATIENCE_S = 8.0
+"""How long to wait, before a pass is repeated, for the machine to be at its usual speed."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Timing:
     interval from the bootstrap over blocks; all None for models measured without a baseline.
     calm: whether p10_ms comes from a pass that met the machine at its usual speed; if not, it is too slow by an
     unknown factor and only the speed-up, which is paired, means what it says.
+    slowdown: how many times as long as usual the anchor took in the calmest pass; 1.0 where that counts as calm.
     """
 
     n: int
@@ -48,6 +51,16 @@ class Timing:
     speedup_low: float | None = None
     speedup_high: float | None = None
     calm: bool = True
+    slowdown: float = 1.0
+
+    def repeats_ms(self, noise_percent: float) -> tuple[float, float]:
+        """(low, high) that p10_ms is to be expected within when it is measured again.
+
+        The lowest and the highest pass, both widened by the device's noise floor, and downwards by what a disturbed
+        machine may have added.
+        """
+        noise = 1.0 + noise_percent / 100
+        return min(self.pass_p10_ms) / noise / self.slowdown, max(self.pass_p10_ms) * noise
 
 
 @dataclass
@@ -123,6 +136,8 @@ def interleaved(
     ):
         if done and pause_s:
             time.sleep(pause_s)
+        if done >= passes:
+            _wait(anchor, known_ms)
         spells.append(_one_pass(models, settings, samples, generator, per_block, warmup, anchor))
         done += 1
     if passes > 1 and not _settled(samples, percentile):
@@ -133,13 +148,25 @@ def interleaved(
         )
     base = np.array(samples[reference].block_medians)
     calm = _calm(spells, anchor, known_ms)
-    return {name: _summary(entry, base, percentile, generator, calm) for name, entry in samples.items()}
+    slowdown = 1.0 if any(calm) else min(spells) / _usual_ms(anchor, known_ms)
+    return {name: _summary(entry, base, percentile, generator, calm, slowdown) for name, entry in samples.items()}
+
+
+def _usual_ms(anchor: Anchor, known_ms: float | None) -> float:
+    """What the anchor takes at the machine's usual speed, the known one where there is one."""
+    return anchor.best_ms if known_ms is None else known_ms
 
 
 def _calm(spells: Sequence[float], anchor: Anchor, known_ms: float | None) -> list[bool]:
-    """Per pass: whether its anchor was at the machine's usual speed, the known one where there is one."""
-    usual = anchor.best_ms if known_ms is None else known_ms
-    return [spell <= CALM_RATIO * usual for spell in spells]
+    """Per pass: whether its anchor was at the machine's usual speed."""
+    return [spell <= CALM_RATIO * _usual_ms(anchor, known_ms) for spell in spells]
+
+
+def _wait(anchor: Anchor, known_ms: float | None) -> None:
+    """Return once the machine is at its usual speed, or after PATIENCE_S."""
+    given_up = time.monotonic() + PATIENCE_S
+    while anchor.check() > CALM_RATIO * _usual_ms(anchor, known_ms) and time.monotonic() < given_up:
+        time.sleep(0.05)
 
 
 def _one_pass(
@@ -181,7 +208,12 @@ def _settled(samples: Mapping[str, _Samples], percentile: float) -> bool:
 
 
 def _summary(
-    entry: _Samples, base: np.ndarray, percentile: float, generator: np.random.Generator, calm: Sequence[bool]
+    entry: _Samples,
+    base: np.ndarray,
+    percentile: float,
+    generator: np.random.Generator,
+    calm: Sequence[bool],
+    slowdown: float,
 ) -> Timing:
     everything = np.concatenate(entry.passes)
     per_pass = tuple(float(np.percentile(part, percentile)) for part in entry.passes)
@@ -197,6 +229,7 @@ def _summary(
         speedup_low=low,
         speedup_high=high,
         calm=any(calm),
+        slowdown=slowdown,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from automc.errors import ConfigError, StaleCalibrationError
 from automc.evaluate import SelfScored
+from automc.nearest import nearest
 from automc.techniques import get_technique
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def check_config(config: SearchConfig, source: str) -> Checked:
         return Checked(space, ())
     with _at(source):
         _check_reference(config, space)
+    with _at(source, "energy"):
+        _check_meter(config)
     with _at(source, "profile"):
         return Checked(space, _profile_notes(config))
 
@@ -88,6 +91,8 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
         _check_told(config, workload)
         return
     _check_reference(config, space)
+    with _at("", "energy"):
+        _check_meter(config)
     problem = _profile_problem(config)
     if problem is not None and not _calibrates(config):
         raise problem
@@ -131,6 +136,20 @@ def _check_reference(config: SearchConfig, space: SearchSpace) -> None:
             f"{space.where}: the reference would be trained by {own[0]}, whose teacher is the reference itself",
             next_step="list fine_tune first under `recovery`: the reference is recovered by the first one",
         )
+
+
+def _check_meter(config: SearchConfig) -> None:
+    """A power meter's file is one, and has readings in it: hours later would be late to find out."""
+    if config.energy in ("auto", "model"):
+        return
+    from automc.measure.meter import MeterFile
+
+    if not Path(config.energy).is_file():
+        raise ConfigError(
+            f"{config.energy}: no such file{nearest(config.energy, ('auto', 'model'))}",
+            next_step="write auto, model, or the CSV file that a power meter is writing (see `automc bench --help`)",
+        )
+    MeterFile(Path(config.energy))
 
 
 def _calibrates(config: SearchConfig) -> bool:

@@ -23,6 +23,7 @@ from automc.trial import DISTURBED, Figure, Trial, to_minimise
 if TYPE_CHECKING:
     from automc.evaluate import Evaluator
     from automc.measure.timing import Timing
+    from automc.profiles import HardwareProfile
     from automc.search.loop import Ended
 
 INTERVAL_SHARE = 0.90  # predictions state a 90 % interval
@@ -81,8 +82,8 @@ def remeasure(
         models = {"reference": run.artifacts.get(reference.artifacts["onnx"])}
         models.update({trial.candidate.id: run.artifacts.get(trial.artifacts["onnx"]) for trial in finalists})
         timings = patiently(lambda: measure_interleaved(models, evaluator.profile, baseline="reference"))
-        shown: dict[str, Any] = {name: timing_json(timing) for name, timing in timings.items()}
-        for name, energy in _energies(models, evaluator, watch).items():
+        shown: dict[str, Any] = {name: timing_json(timing, evaluator.profile) for name, timing in timings.items()}
+        for name, energy in _energies(models, run.config, evaluator, watch).items():
             shown[name]["energy"] = energy
         run.journal.append("measured", timings=dict(shown))
         known = run.journal.last("measured")
@@ -91,29 +92,31 @@ def remeasure(
     return known["timings"]  # type: ignore[return-value]
 
 
-def _energies(models: Mapping[str, bytes], evaluator: Evaluator, watch: Watcher) -> dict[str, dict[str, Any]]:
-    """Energy of every model by the counter of this machine; nothing where it has none or something else drew more."""
-    from automc.cost.energy import find_counter
-    from automc.measure.energy import measure_models_mj
+def _energies(
+    models: Mapping[str, bytes], config: SearchConfig, evaluator: Evaluator, watch: Watcher
+) -> dict[str, dict[str, Any]]:
+    """Energy of every model by what the config names; nothing where that is the model or something else drew more."""
+    from automc.measure.energy import counter_of, measure_models_mj
+    from automc.measure.timing import settings_of
 
-    on_gpu = evaluator.profile.execution_provider.startswith(("CUDA", "Tensorrt"))
-    counter = find_counter("gpu" if on_gpu else "cpu")
+    counter = counter_of(config.energy, evaluator.profile.execution_provider)
     if counter is None:
         return {}
     watch(Progress("measuring", f"reading the energy of {len(models)} models from {counter.source.detail}"))
     try:
-        found = patiently(lambda: measure_models_mj(models, evaluator.profile, counter))
+        found = patiently(lambda: measure_models_mj(models, settings_of(evaluator.profile), counter))
     except MeasurementError as error:
         watch(Progress("measuring", f"no energy could be read, its figures stay predicted: {error.message}"))
         return {}
     return {name: {"mj": list(values), "source": counter.source.detail} for name, values in found.items()}
 
 
-def timing_json(timing: Timing) -> dict[str, Any]:
-    """As the journal keeps a timing and `points_of` takes it."""
+def timing_json(timing: Timing, profile: HardwareProfile) -> dict[str, Any]:
+    """As the journal keeps a timing on the profile's device, and `points_of` takes it."""
     return {
         "n": timing.n, "p10_ms": timing.p10_ms, "median_ms": timing.median_ms, "p90_ms": timing.p90_ms,
         "passes_ms": list(timing.pass_p10_ms), "calm": timing.calm,
+        "repeats_ms": list(timing.repeats_ms(profile.noise_floor_percent)),
         "speedup": timing.speedup, "speedup_low": timing.speedup_low, "speedup_high": timing.speedup_high,
     }  # fmt: skip
 
@@ -173,7 +176,8 @@ def points_of(
         figures: dict[str, Figure] = {str(name): figure for name, figure in (trial.figures or {}).items()}
         if "latency_ms" in figures:
             figures["predicted_latency_ms"] = figures["latency_ms"]
-        figures["latency_ms"] = _measured(timing["p10_ms"], min(timing["passes_ms"]), max(timing["passes_ms"]), timing)
+        low, high = timing.get("repeats_ms") or (min(timing["passes_ms"]), max(timing["passes_ms"]))  # older: not kept
+        figures["latency_ms"] = _measured(timing["p10_ms"], low, high, timing)
         figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)
         figures["speedup"] = Figure(
             timing["speedup"], timing["speedup_low"], timing["speedup_high"], "times", "measured", n=timing["n"],

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automc.config import Constraints, parse_constraints
+from automc.cost.calibration import load_calibration
 from automc.cost.predictor import load_predictor
 from automc.errors import ConfigError, InfeasibleSearchError, UnseenOperatorError
 from automc.pareto import non_dominated
 from automc.pipeline import final_precision
-from automc.profiles import Imported, load_profile, profile_folder
+from automc.profiles import load_profile, profile_folder
 from automc.run import FrontPoint, Run
 from automc.search.choice import Prospect, choose
 from automc.search.fidelity import distinct
@@ -22,6 +23,7 @@ from automc.trial import Figure, Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.bundle.verify import Bundle
+    from automc.cost.calibration import MeasuredEnergy
     from automc.cost.predictor import Costs, Predictor
     from automc.profiles import Fingerprint, HardwareProfile
 
@@ -149,7 +151,8 @@ def rescore(
     if device.imported is not None:
         good_for = "good enough to decide limits" if device.imported.use == "limits" else "good for ranking only"
         said = f"{device.name} is {good_for}: {device.imported.reason}"
-        _require_limits(device, device.imported, limits or {}, insist, said)
+        if not insist:
+            _require_limits(device, load_calibration(device, folder).measured_energy, limits or {}, said)
         dropped.append(f"{said}. Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in.")
     if measure:
         from automc.measure.fingerprint import check_fingerprint
@@ -176,25 +179,30 @@ def rescore(
 
 
 def _require_limits(
-    device: HardwareProfile, table: Imported, limits: Mapping[str, float | None], insist: bool, said: str
+    device: HardwareProfile, energy: MeasuredEnergy | None, limits: Mapping[str, float | None], said: str
 ) -> None:
-    """Raises ConfigError where a limit is set that the table the profile comes from says too little for."""
-    asked = [key for key in OF_THE_DEVICE if limits.get(key) is not None]
-    if insist or not asked:
-        return
-    option = "--" + asked[0].replace("_", "-")
-    why = said
-    if table.use != "rank only":
-        told = ("max_latency_ms", "max_energy_mj") if device.energy.kind == "fit" else ("max_latency_ms",)
-        unknown = [key for key in asked if key not in told]
-        if not unknown:
-            return
-        option = "--" + unknown[0].replace("_", "-")
-        why = f"{device.name} comes from a table of {'latencies and energies' if len(told) > 1 else 'latencies'} alone"
-    raise ConfigError(
-        f"{option} cannot be judged: {why}",
-        next_step=f"leave out {option}, or insist with --insist: the limit is then judged by what may be far off",
-    )
+    """Raises ConfigError where a limit is set that the table the profile comes from says too little for.
+
+    energy: what was fitted where energy was measured. said: how good the profile's latencies are, and why.
+    """
+    ranks_only = device.imported is not None and device.imported.use == "rank only"
+    table = f"{device.name} comes from a table of {'latencies' if energy is None else 'latencies and energies'} alone"
+    use, reason = ("rank only", table) if energy is None else energy.use()
+    if energy is not None and use == "rank only":
+        reason = f"the energies of {device.name} are good for ranking only: {reason}"
+    why = {
+        "max_latency_ms": said if ranks_only else None,
+        "max_energy_mj": said if ranks_only else reason if use == "rank only" else None,
+        "max_memory_mb": said if ranks_only else table,
+    }
+    for key in OF_THE_DEVICE:
+        if limits.get(key) is not None and why[key] is not None:
+            option = "--" + key.replace("_", "-")
+            raise ConfigError(
+                f"{option} cannot be judged: {why[key]}",
+                next_step=f"leave out {option}, or insist with --insist: the limit is then judged by what may be far "
+                "off",
+            )
 
 
 def _no_files(run: Run) -> ConfigError:
@@ -339,7 +347,7 @@ def _measured(
     models = {"reference": run.artifacts.get(reference.artifacts["onnx"])}
     models.update({trial.candidate.id: run.artifacts.get(trial.artifacts["onnx"]) for trial in trials})
     timings = patiently(lambda: measure_interleaved(models, device, baseline="reference"))
-    shown: dict[str, Mapping[str, Any]] = {name: timing_json(timing) for name, timing in timings.items()}
+    shown: dict[str, Mapping[str, Any]] = {name: timing_json(timing, device) for name, timing in timings.items()}
     return points_of(anchors, trials, shown, {key: dict(item) for key, item in tested.items()}, run.config)
 
 

@@ -328,7 +328,7 @@ def test_the_card_says_what_saves_only_download(bundle: Bundle) -> None:
     assert "`unstructured_pruning`: saves only download" in card
     assert "`channel_pruning`: saves latency, memory, download" in card
     assert "| speed-up | 2.00 times | 1 | measured, 95 % interval [1.9 to 2.1], n 200, interleaved medians |" in card
-    assert "| latency, 10th percentile | 1000 ms | 2000 ms | measured, passes [900 to 1100], n 200, p10 |" in card
+    assert "| latency, 10th percentile | 1000 ms | 2000 ms | measured, repeats [900 to 1100], n 200, p10 |" in card
 
 
 def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
@@ -342,9 +342,9 @@ def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
     }
     bundle = write_bundle(tmp_path / "bundle", contents(figures=figures, predicted=predicted))
     card = (bundle.folder / "MODEL_CARD.md").read_text()
-    assert "| 1000 ms | 2000 ms | measured, passes [1000 to 1100], n 200 |" in card
+    assert "| 1000 ms | 2000 ms | measured, repeats [1000 to 1100], n 200 |" in card
     assert (
-        "\n- latency, 10th percentile, measured: passes, no confidence interval: the lowest and the highest 10th "
+        "\n- latency, 10th percentile, measured: repeats, no confidence interval: from the lowest to the highest "
         in card
     )
     assert "\n- latency, 10th percentile, predicted: 90 % interval, the ratios of measured to predicted" in card
@@ -355,7 +355,7 @@ def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
     table = card.partition("The reference is")[0]
     brackets = [line for line in table.splitlines() if "[" in line]
     assert len(brackets) == 6
-    assert all(re.search(r"(95 % interval|90 % interval|passes|assumed range) \[", line) for line in brackets)
+    assert all(re.search(r"(95 % interval|90 % interval|repeats|assumed range) \[", line) for line in brackets)
     explained = card.partition("What the square")[2].partition("Latency belongs")[0]
     assert "memory" not in explained  # not stated, so not explained
 

@@ -39,7 +39,7 @@ def test_one_flipped_byte_leaves_with_4_and_the_name_of_the_file(automc, bundle:
 def test_inspect_prints_figures_with_how_they_were_got_and_the_recipe(automc, bundle: Path) -> None:
     answer = automc("bundle", "inspect", str(bundle))
     assert answer.code == 0
-    assert "900 to 1100 (passes)" in answer.out
+    assert "900 to 1100 (repeats)" in answer.out
     assert "0.2 to 0.8 (95 % interval)" in answer.out
     assert "measured, n=" in answer.out
     assert "recipe of" in answer.out

@@ -177,6 +177,26 @@ def test_a_profile_that_is_not_there_is_a_note_where_the_search_makes_it_and_els
 
 
 @pytest.mark.parametrize(
+    ("energy", "said"),
+    [("autp", "did you mean auto?"), ("volts.csv", "its columns are unix_s, volts"), ("none.csv", "no such file")],
+)
+def test_what_energy_is_read_from_is_checked(
+    automc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, energy: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "volts.csv").write_text("unix_s,volts\n1700000000,5\n")
+    (tmp_path / "meter.csv").write_text("unix_s,watts\n1700000000,5\n1700000001,5\n")
+    path = tmp_path / "search.yaml"
+    path.write_text(f"energy: {energy}\n")
+    answer = automc("config", "check", str(path))
+    assert answer.code == 2
+    assert "search.yaml: energy: " in answer.err
+    assert said in answer.err
+    path.write_text("energy: meter.csv\n")
+    assert automc("config", "check", str(path)).code == 0
+
+
+@pytest.mark.parametrize(
     ("teacher", "recovery", "said"),
     [
         ("reference", "{distillation: {}, fine_tune: {}}", "the reference would be trained by distillation"),

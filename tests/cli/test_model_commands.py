@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -31,6 +34,57 @@ def test_bench_pairs_a_model_with_the_first_one(automc, onnx_file: Path, tmp_pat
     assert header.split("  ")[0] == "model"
     assert first.startswith(str(onnx_file))
     assert second.startswith(str(twin))
+
+
+@pytest.fixture
+def meter(tmp_path: Path) -> Iterator[Path]:
+    """The file of a power meter that is being written: 5 W, and a watt more for every core this process keeps busy."""
+    path, ended = tmp_path / "meter.csv", threading.Event()
+
+    def logger() -> None:
+        with path.open("a") as file:
+            before, busy = time.monotonic(), time.process_time()
+            while not ended.wait(0.02):
+                now, used = time.monotonic(), time.process_time()
+                watts = 5.0 + (used - busy) / (now - before)
+                file.write(f"{time.time():.6f},{watts:.4f}\n")
+                file.flush()
+                before, busy = now, used
+
+    path.write_text("unix_s,watts\n")
+    thread = threading.Thread(target=logger)
+    thread.start()
+    time.sleep(0.2)
+    yield path
+    ended.set()
+    thread.join()
+
+
+def test_bench_reads_energy_from_the_file_of_a_power_meter(automc, onnx_file: Path, meter: Path) -> None:
+    args = ("bench", str(onnx_file), "--runs", "20", "--passes", "2", "--meter", str(meter))
+    (told,) = automc(*args, "--json").json.values()
+    # one core's watt for as long as a run takes; the loop around it takes a little as well
+    assert told["energy_mj"] == pytest.approx(told["median_ms"], rel=1.0)
+    assert len(told["energy_passes_mj"]) == 3
+    assert told["energy_source"].startswith("power meter meter.csv, every 0.0")
+    shown = automc(*args)
+    assert "energy mJ (passes)" in shown.out
+    assert "idle power subtracted" in shown.out
+
+
+def test_bench_without_a_counter_names_the_way_to_one(automc, onnx_file: Path, monkeypatch) -> None:
+    monkeypatch.setattr("automc.measure.energy.find_counter", lambda kind: None)
+    answer = automc("bench", str(onnx_file), "--energy")
+    assert answer.code == 1
+    assert "nothing that counts energy" in answer.err
+    assert "--meter FILE" in answer.err
+
+
+def test_a_meter_file_that_is_none_is_refused_before_anything_is_timed(automc, onnx_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "volts.csv").write_text("unix_s,volts\n1700000000,5\n")
+    answer = automc("bench", str(onnx_file), "--meter", str(tmp_path / "volts.csv"))
+    assert answer.code == 2
+    assert "volts.csv: its columns are unix_s, volts" in answer.err
 
 
 def test_a_model_of_open_extents_is_not_timed_at_an_invented_size(automc, onnx_file: Path, tmp_path: Path) -> None:

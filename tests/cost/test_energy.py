@@ -1,8 +1,7 @@
-"""Energy: counters with idle power subtracted, or a model whose arithmetic can be followed."""
+"""Energy where none was measured: a model whose arithmetic can be followed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,11 @@ import torch
 from made_up_device import save_made_up
 from torch import nn
 
-from automc.cost.energy import (
-    MODEL_NAME,
-    EnergyModel,
-    NvmlCounter,
-    RaplCounter,
-    find_counter,
-    measure_energy_mj,
-)  # fmt: skip
+from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.graph import graph_from_onnx
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
-from automc.errors import MeasurementError
 from automc.export import export_onnx
-from automc.profiles import EnergySource
 
 
 def dense(macs: int) -> KernelRow:
@@ -93,72 +83,5 @@ def test_constants_survive_storing() -> None:
     assert EnergyModel.from_constants(model.constants()) == model
 
 
-class Meter:
-    """A counter and clock on paper: `idle_w` always, `run_mj` more for each run of `run_s`."""
-
-    def __init__(self, idle_w: float, run_mj: float, run_s: float = 0.1) -> None:
-        self.idle_w, self.run_mj, self.run_s = idle_w, run_mj, run_s
-        self.now, self.extra_mj = 0.0, 0.0
-
-    @property
-    def source(self) -> EnergySource:
-        return EnergySource(kind="rapl", detail="paper")
-
-    def millijoules(self) -> float:
-        return self.idle_w * self.now * 1e3 + self.extra_mj
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def run(self) -> None:
-        self.now += self.run_s
-        self.extra_mj += self.run_mj
-
-
-def test_idle_power_is_no_part_of_a_run() -> None:
-    meter = Meter(idle_w=5.0, run_mj=30.0)
-    assert measure_energy_mj(meter.run, meter, clock=meter.clock, sleep=meter.sleep) == pytest.approx(30.0)
-    assert meter.now >= 2.0  # a second of idling and a second of runs
-
-
-def test_runs_that_draw_no_more_than_idling_are_refused() -> None:
-    meter = Meter(idle_w=5.0, run_mj=0.0)
-    with pytest.raises(MeasurementError, match="no more than idling"):
-        measure_energy_mj(meter.run, meter, clock=meter.clock, sleep=meter.sleep)
-
-
-def rapl(root: Path, energies: Iterator[int] | list[int]) -> Path:
-    zone = root / "intel-rapl:0"
-    zone.mkdir(parents=True)
-    (root / "intel-rapl:0:0").mkdir()  # a part of the package: counting it too would count it twice
-    (zone / "name").write_text("package-0\n")
-    (zone / "max_energy_range_uj").write_text("1000000\n")
-    (zone / "energy_uj").write_text(f"{next(iter(energies))}\n")
-    return zone
-
-
-def test_rapl_is_read_in_millijoules_and_survives_wrapping(tmp_path: Path) -> None:
-    zone = rapl(tmp_path, [900_000])
-    counter = RaplCounter(tmp_path)
-    assert counter.source == EnergySource(kind="rapl", detail="RAPL package-0")
-    assert counter.millijoules() == 900.0
-    (zone / "energy_uj").write_text("100000\n")
-    assert counter.millijoules() == 1100.0  # 100 after a wrap at 1,000
-
-
-def test_without_a_counter_the_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match="no readable RAPL"):
-        RaplCounter(tmp_path)
-    with pytest.raises(MeasurementError, match="no NVML"):
-        NvmlCounter(library="libno-such-library.so")
-    assert find_counter("gpu") is None or find_counter("gpu").source.kind == "nvml"
+def test_the_model_names_its_source() -> None:
     assert "Horowitz" in MODEL_NAME
-
-
-def test_looking_for_a_counter_never_raises() -> None:
-    for kind in ("cpu", "gpu"):
-        counter = find_counter(kind)
-        assert counter is None or counter.millijoules() >= 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_up_device import save_made_up
 
+from automc.cost.calibration import Interval, MemoryFit, load_calibration
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import CalibratedPredictor, load_predictor
 from automc.errors import StaleCalibrationError, UnseenOperatorError
@@ -75,6 +76,19 @@ def test_memory_counts_weights_activations_and_the_runtime(predictor: Calibrated
     graph = KernelGraph((gemm(256),), 3 << 20, 2 << 20)
     memory = predictor.predict(graph).memory_mb
     assert (memory.low, memory.value, memory.high) == (13.0, 15.0, 20.0)  # 10 MB of runtime; at most both twice
+
+
+def test_memory_that_was_measured_is_predicted_with_what_the_fit_missed(
+    profile: HardwareProfile, predictor: CalibratedPredictor, tmp_path: Path
+) -> None:
+    found = MemoryFit(
+        runtime_mb=50.0, per_weight=3.0, per_live=2.0, per_kernel_mb=0.5, interval=Interval(low=0.8, high=1.25),
+        networks=24,
+    )  # fmt: skip
+    calibration = load_calibration(profile, tmp_path).model_copy(update={"memory": found})
+    memory = CalibratedPredictor(profile, calibration).predict(KernelGraph((gemm(256),), 3 << 20, 2 << 20)).memory_mb
+    # beyond the runtime 3 x 3 + 2 x 2 + 0.5 = 13.5 MB, and 1 MB that errors count from
+    assert (memory.low, memory.value, memory.high) == pytest.approx((49 + 0.8 * 14.5, 63.5, 49 + 1.25 * 14.5))
 
 
 def test_another_process_predicts_the_same_number(

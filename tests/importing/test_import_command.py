@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from automc.cost.graph import graph_from_onnx
@@ -264,6 +266,21 @@ def test_energy_is_what_work_adds_to_constant_power(automc, home: Path, rows) ->
     told = automc("predict", str(home / "n3.onnx"), "--profile", "board", "--json").json
     wanted = told["total"]["latency_ms"]["value"] + 0.2 * told["macs"] / 1e6
     assert told["total"]["energy_mj"]["value"] == pytest.approx(wanted, rel=0.05)
+
+
+def test_what_the_fit_says_of_a_whole_network_is_what_is_predicted(automc, home: Path, with_energy) -> None:
+    """The energy of calling the session as well, which no kernel has."""
+    assert run(automc, write(home / "board.csv", with_energy)).code == 0
+    folder = home / "home" / "profiles" / "board"
+    stored = json.loads((folder / "calibration.json").read_text())
+    stored["measured_energy"] |= {"coefficients": {"session:calls": 0.25}, "power_w": 1.0}
+    text = json.dumps(stored)
+    (folder / "calibration.json").write_text(text)
+    profile = yaml.safe_load((folder / "profile.yaml").read_text())
+    profile["calibration_digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+    told = automc("predict", str(home / "n3.onnx"), "--profile", "board", "--json").json["total"]
+    assert told["energy_mj"]["value"] == pytest.approx(told["latency_ms"]["value"] + 0.25)
 
 
 @pytest.mark.parametrize("value", ["", "nan", "0", "-3", "much"])

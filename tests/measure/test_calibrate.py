@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.cost.calibration import load_calibration
+from automc.cost.calibration import interval_of, load_calibration
 from automc.cost.fit import Fit, Observation
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
@@ -18,7 +18,7 @@ from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass
-from automc.measure.calibrate import Effort, _busy, assess, calibrate_host, interval_of
+from automc.measure.calibrate import Effort, _busy, assess, calibrate_host
 from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
@@ -80,7 +80,9 @@ def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Effort(micro=16, random=1, per_family=1, passes=1, fit_s=5.0, families_s=60.0)  # all 16 have to be timed
+    plan = Effort(
+        micro=16, random=1, per_family=1, passes=1, fit_s=5.0, families_s=60.0, memory=4
+    )  # all 16 have to be timed
     monkeypatch.setitem(calibrate.EFFORTS, "quick", plan)
     # on a shared machine nothing may be calm; what is tested here is the way, not the figures
     monkeypatch.setattr("automc.measure.anchor.CALM_RATIO", 1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from automc.measure.anchor import CALM_RATIO, Anchor, time_runs
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.probes import probe_network
 from automc.measure.sessions import SessionSettings, open_session, random_inputs
-from automc.measure.timing import interleaved, paired_speedup
+from automc.measure.timing import Timing, interleaved, paired_speedup
 
 SETTINGS = SessionSettings()
 
@@ -159,8 +160,19 @@ def test_a_machine_slower_than_when_calibrated_is_said_to_be(monkeypatch: pytest
     model = {"a": probe_network("fp32", 8, size=8)}
     calm = interleaved(model, SETTINGS, runs=8, passes=2, known_ms=1e9)
     assert calm["a"].calm  # any machine is faster than an anchor of a million seconds
+    monkeypatch.setattr(timing, "PATIENCE_S", 0.1)
+    started = time.monotonic()
     disturbed = interleaved(model, SETTINGS, runs=8, passes=2, known_ms=1e-9)
     assert not disturbed["a"].calm
+    assert time.monotonic() - started >= 0.1 * timing.EXTRA_PASSES  # it waited for calm before every repeat
+    assert disturbed["a"].slowdown > 1e4
+
+
+def test_a_repeat_is_expected_within_the_noise_floor_and_below_where_the_machine_was_disturbed() -> None:
+    calm = Timing(n=24, median_ms=2.1, p10_ms=2.0, p90_ms=2.5, pass_p10_ms=(2.2, 2.0, 2.1))
+    assert calm.repeats_ms(10.0) == pytest.approx((2.0 / 1.1, 2.2 * 1.1))
+    disturbed = replace(calm, calm=False, slowdown=1.6)
+    assert disturbed.repeats_ms(10.0) == pytest.approx((2.0 / 1.1 / 1.6, 2.2 * 1.1))
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -20,21 +20,22 @@ class PaperMeter:
 
     source = EnergySource(kind="rapl", detail="RAPL paper-0")
 
-    def millijoules(self) -> float:
+    least_s = 0.2
+
+    def mark(self) -> float:
         return 1e3 * (IDLE_W * time.monotonic() + (BUSY_W - IDLE_W) * time.process_time())
+
+    def spent_mj(self, start: float, end: float) -> float:
+        return end - start
 
 
 class FlatMeter(PaperMeter):
-    def millijoules(self) -> float:
+    def mark(self) -> float:
         return 1e3 * IDLE_W * time.monotonic()
 
 
 def run_with(meter: PaperMeter | None, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
-    from automc.measure import energy
-
-    monkeypatch.setattr("automc.cost.energy.find_counter", lambda kind="cpu": meter)
-    measure = energy.measure_energy_mj
-    monkeypatch.setattr(energy, "measure_energy_mj", lambda run, counter, seconds: measure(run, counter, seconds=0.2))
+    monkeypatch.setattr("automc.measure.energy.find_counter", lambda kind="cpu": meter)
     save_classes(folder)
     return search(small_config(folder, "classification"), run_dir=folder / "run")
 

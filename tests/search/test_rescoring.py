@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -97,6 +98,39 @@ def test_a_table_of_latencies_judges_them_but_neither_memory_nor_energy(run: Run
     for key in ("max_memory_mb", "max_energy_mj"):
         with pytest.raises(ConfigError, match="comes from a table of latencies alone"):
             run.rescore(profile, **{key: 4.0})
+
+
+def with_energies(folder: Path, networks: int, high: float) -> None:
+    """Measured energies for the profile in `folder`: so many, nine in ten at most `high` times what was predicted."""
+    stored = json.loads((folder / "calibration.json").read_text())
+    stored["measured_energy"] = {
+        "coefficients": {}, "power_w": 2.0, "interval": {"low": 0.9, "high": high}, "networks": networks,
+        "within_10_percent": 0.9, "mape_percent": 5.0, "constant_power_mape_percent": 5.0, "rank_correlation": 0.97,
+        "interval_coverage": 0.9,
+    }  # fmt: skip
+    text = json.dumps(stored)
+    (folder / "calibration.json").write_text(text)
+    profile = json.loads((folder / "profile.yaml").read_text())
+    profile["calibration_digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "profile.yaml").write_text(json.dumps(profile))
+
+
+def test_energies_that_were_measured_judge_limits_when_they_are_told_well_enough(
+    run: Run, home: Path, tmp_path
+) -> None:
+    profile = imported(home, tmp_path / "board", "limits")
+    with_energies(tmp_path / "board", networks=25, high=1.2)
+    found = run.rescore(profile, max_energy_mj=4)
+    assert found.constraints.max_energy_mj == 4
+    latency, energy = (found.points[0].figures[name] for name in ("latency_ms", "energy_mj"))
+    assert (energy.value, energy.high) == pytest.approx((2 * latency.value, 2.4 * latency.value))
+    with pytest.raises(ConfigError, match=r"--max-memory-mb cannot be judged: .* latencies and energies alone"):
+        run.rescore(profile, max_memory_mb=4)
+    for networks, high, why in ((9, 1.2, "9 networks are too few"), (25, 9.0, "within a factor of 10.0, not of 3")):
+        with_energies(tmp_path / "board", networks, high)
+        with pytest.raises(ConfigError, match=f"energies of other are good for ranking only: .*{why}"):
+            run.rescore(profile, max_energy_mj=4)
+        assert run.rescore(profile, max_energy_mj=4, insist=True).constraints.max_energy_mj == 4
 
 
 def trials_at(run: Run, rung: int) -> Sequence[Trial]:
