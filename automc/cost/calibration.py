@@ -13,6 +13,7 @@ from pydantic import JsonValue, ValidationError
 from automc.cost.energy import EnergyModel
 from automc.cost.fit import Fit, Range
 from automc.cost.kernels import KernelGraph
+from automc.cost.residual import Residual
 from automc.cost.tiles import Machine
 from automc.errors import StaleCalibrationError
 from automc.profiles import Frozen, HardwareProfile, Use, profile_folder
@@ -60,6 +61,32 @@ def use_of(networks: int, rank_correlation: float, interval: Interval) -> tuple[
     if wide > WIDEST:
         return "rank only", f"nine in ten networks left out lie within a factor of {wide:.1f}, not of {WIDEST:g}"
     return "limits", f"{networks} networks left out one by one, nine in ten within a factor of {wide:.1f}"
+
+
+class StoredResidual(Frozen):
+    """A learned correction as it is stored (`Residual`): by class, a place and a leftover for each timed kernel."""
+
+    places: dict[str, tuple[tuple[float, ...], ...]]
+    left: dict[str, tuple[float, ...]]
+    reach: float
+    draw: float
+    earned: float
+
+    def learnt(self) -> Residual:
+        """As it was when stored: same numbers in any process."""
+        return Residual(
+            {kind: np.array(rows) for kind, rows in self.places.items()},
+            {kind: np.array(values) for kind, values in self.left.items()},
+            self.reach, self.draw, self.earned,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, learnt: Residual) -> StoredResidual:
+        return cls(
+            places={kind: tuple(map(tuple, rows.tolist())) for kind, rows in learnt.places.items()},
+            left={kind: tuple(values.tolist()) for kind, values in learnt.left.items()},
+            reach=learnt.reach, draw=learnt.draw, earned=learnt.earned,
+        )  # fmt: skip
 
 
 class MemoryFit(Frozen):
@@ -152,12 +179,16 @@ class Calibration(Frozen):
     cache_bytes: int
     columns: Literal["tiles", "work"] = "tiles"
     """Whose work the coefficients price: the tiles of this host's runtime, or the graph's own (`Machine.columns`)."""
+    spill: tuple[float, float] | None = None
+    """As of `Machine`."""
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
     unresolved_ms: float = 0.0
     """What a run may take whatever the network, that the smallest network fitted is too large to tell."""
     runtime_memory_mb: float
+    residual: StoredResidual | None = None
+    """None: nothing learned from single kernels told whole networks better than physics alone."""
     memory: MemoryFit | None = None
     """None: of networks nothing was measured, and bounds stand in."""
     energy_model: dict[str, float]
@@ -175,10 +206,11 @@ class Calibration(Frozen):
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
         return Fit(
-            Machine(self.block, self.cache_bytes, self.columns),
+            Machine(self.block, self.cache_bytes, self.columns, self.spill),
             self.coefficients,
             {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
             {name: entry.spread for name, entry in self.classes.items()},
+            None if self.residual is None else self.residual.learnt(),
         )
 
     def energy(self) -> EnergyModel:

@@ -87,8 +87,9 @@ def matrix_shape(row: KernelRow) -> tuple[int, int, int, int]:
 def features(row: KernelRow, machine: Machine) -> Columns:
     """Non-negative columns of the kernel, named "<class>:<feature>"; counts in millions, bytes in millions of bytes.
 
-    The column "memory:weights" holds weight bytes: it is scaled by the caller with how much of the network's data
-    exceeds the cache, because whether weights are at hand depends on what the rest of the network evicts.
+    Columns "memory:..." hold bytes that are at hand or not: they are scaled by the caller with how much of the
+    network's data has left the cache, because that depends on what the rest of the network evicts. Weights of
+    convolutions have one of their own: blocked kernels fetch them ahead.
     """
     if machine.columns == "work":
         return work(row)
@@ -105,7 +106,10 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     for name in row.fused:  # one price for all kernels of a layout: it is the same loop over the output
         named[f"fused.{row.layout}:{name}"] = prod(row.output_shape) / 1e6
     if row.bytes_weights > SMALL_WEIGHTS:
-        named["memory:weights"] = row.bytes_weights / 1e6
+        of_convolution = machine.spill is not None and row.op.endswith("Conv")
+        named[f"memory:{'convolution_' if of_convolution else ''}weights"] = row.bytes_weights / 1e6
+    if machine.spill is not None and row.bytes_in + row.bytes_out > 0:
+        named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     return named
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from automc.cost.calibration import Calibration, Interval, load_calibration, memory_parts
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
-from automc.cost.features import SMALL_WEIGHTS, features, kernel_class
-from automc.cost.fit import MEMORY, SESSION, far_share, in_range
+from automc.cost.features import kernel_class
+from automc.cost.fit import SESSION, far_share, in_range, seen_from
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
 from automc.profiles import HardwareProfile
@@ -95,8 +95,7 @@ class CalibratedPredictor:
         self._fit = calibration.fit()
         self._energy = calibration.energy()
         self._session_ms = self._fit.coefficients.get(SESSION, 0.0)
-        self._memory_ms = self._fit.coefficients.get(MEMORY, 0.0)
-        self._known: dict[KernelRow, tuple[str, float, bool]] = {}
+        self._known: dict[KernelRow, tuple[float, float, bool]] = {}
         self._source = (
             f"{profile.name}: {profile.calibration} calibration {profile.calibration_digest[:12]}, "
             f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}, {profile.threads} thread"
@@ -154,10 +153,8 @@ class CalibratedPredictor:
         share = self._session_ms / len(graph.rows) if graph.rows else 0.0
         parts = []
         for row in graph.rows:
-            _, near_ms, inside = self._row(row)
-            latency = near_ms + share
-            if row.bytes_weights > SMALL_WEIGHTS:
-                latency += self._memory_ms * far * row.bytes_weights / 1e6
+            near_ms, fetched_ms, inside = self._row(row)
+            latency = near_ms + fetched_ms * far + share
             parts.append((latency, self._kernel_mj(row, latency, far, 1.0 / len(graph.rows)), inside))
         return parts
 
@@ -166,18 +163,14 @@ class CalibratedPredictor:
         measured = self._calibration.measured_energy
         if measured is None:
             return self._energy.kernel_mj(row, latency_ms, far)
-        columns = {**features(row, self._fit.machine), SESSION: session}
-        if MEMORY in columns:
-            columns[MEMORY] *= far
-        return measured.kernel_mj(columns, latency_ms)
+        return measured.kernel_mj({**seen_from(row, self._fit.machine, far), SESSION: session}, latency_ms)
 
-    def _row(self, row: KernelRow) -> tuple[str, float, bool]:
-        key = row
-        known = self._known.get(key)
+    def _row(self, row: KernelRow) -> tuple[float, float, bool]:
+        """As `Fit.row_parts`, and whether the kernel lies within the calibrated range."""
+        known = self._known.get(row)
         if known is None:
-            kind = kernel_class(row, self._fit.machine)
-            known = (kind, self._fit.row_ms(row, 0.0), in_range(row, self._fit.ranges[kind]))
-            self._known[key] = known
+            known = (*self._fit.row_parts(row), in_range(row, self._fit.ranges[self.kind(row)]))
+            self._known[row] = known
         return known
 
     def _interval(self, graph: KernelGraph) -> Interval:

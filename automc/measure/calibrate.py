@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
-from automc.cost.calibration import Calibration, ClassRange, Interval, MemoryFit, Probes, interval_of
+from automc.cost.calibration import Calibration, ClassRange, Interval, MemoryFit, Probes, StoredResidual, interval_of
 from automc.cost.energy import MODEL_NAME, EnergyModel
-from automc.cost.fit import Fit, Observation, fit
+from automc.cost.fit import SPILL, Fit, Observation, fit
 from automc.cost.kernels import KernelGraph
+from automc.cost.residual import learn
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure.anchor import CALM_RATIO, Anchor
@@ -26,7 +27,7 @@ from automc.measure.fingerprint import cache_bytes, host_fingerprint
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, width_probes
-from automc.measure.random_networks import random_networks
+from automc.measure.random_networks import RANDOM, random_networks
 from automc.measure.sessions import SessionSettings
 from automc.measure.stopwatch import Stopwatch
 from automc.measure.unfinished import Unfinished
@@ -170,13 +171,18 @@ class Findings:
 
 def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
     """Fit what was measured and judge it on what was held out; nothing is measured or written."""
-    machine = Machine(block=_block_size(), cache_bytes=cache_bytes())
+    machine = Machine(block=_block_size(), cache_bytes=cache_bytes(), spill=SPILL)
     found = fit([observation for _, observation in findings.seen], machine)
+    networks = [observation for sample, observation in findings.seen if sample.kind == RANDOM]
+    learnt = learn(found, [observation for sample, observation in findings.seen if sample.kind != RANDOM], networks)
+    found = found.with_residual(learnt)
     held_out, intervals = assess(found, findings.held)
     measured_s = time.monotonic() - findings.started_s
     calibration = Calibration(
         block=machine.block,
         cache_bytes=machine.cache_bytes,
+        spill=machine.spill,
+        residual=None if learnt is None else StoredResidual.of(learnt),
         coefficients=dict(found.coefficients),
         classes={
             kind: ClassRange(

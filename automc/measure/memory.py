@@ -21,7 +21,8 @@ LEAST = 4
 """Networks, below which nothing can be fitted to them."""
 # as a bundle's run.py does it, and nothing besides; of ru_maxrss a child inherits its parent's on Linux
 _CHILD = """
-import sys
+import argparse, json, sys, typing
+from pathlib import Path
 import numpy as np
 import onnxruntime
 options = onnxruntime.SessionOptions()

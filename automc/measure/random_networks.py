@@ -7,6 +7,9 @@ import numpy as np
 from automc.measure.builder import GraphBuilder, Scheme, Value
 from automc.measure.networks import Draw, Sample, gelu, heads_of
 
+RANDOM = "random"
+"""The kind of these samples."""
+
 
 def random_networks(count: int, scheme: Scheme, seed: int) -> list[Sample]:
     """`count` chains of randomly drawn blocks (convolutional, and one in five of tokens)."""
@@ -16,7 +19,7 @@ def random_networks(count: int, scheme: Scheme, seed: int) -> list[Sample]:
         builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
         draw = Draw(generator)
         output = _random_tokens(builder, draw) if index % 5 == 4 else _random_cnn(builder, draw)
-        samples.append(Sample(f"random.{scheme}.{index}", "random", scheme, builder.finish(output)))
+        samples.append(Sample(f"{RANDOM}.{scheme}.{index}", RANDOM, scheme, builder.finish(output)))
     return samples
 
 

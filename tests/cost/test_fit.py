@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from automc.cost.fit import Observation, far_share, fit, in_range, non_negative_least_squares
+from automc.cost.features import features
+from automc.cost.fit import Fit, Observation, far_share, fit, in_range, non_negative_least_squares
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
@@ -101,6 +104,24 @@ def test_data_that_fits_the_cache_stays_there_and_the_rest_is_far() -> None:
     # 3 MB of weights and 1 MB live against 1 MB of cache: three quarters are far
     assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == 0.75
     assert far_share(graph(), MACHINE) == 0.0
+
+
+def test_data_leaves_the_cache_between_the_shares_of_it_that_a_calibration_says() -> None:
+    spilling = replace(MACHINE, spill=(0.5, 1.5))
+    filled = {
+        share: far_share(graph(weights=int(share * (1 << 20))), spilling) for share in (0.25, 0.5, 0.75, 1, 1.5, 9)
+    }
+    assert filled == {0.25: 0.0, 0.5: 0.0, 0.75: 0.25, 1: 0.5, 1.5: 1.0, 9: 1.0}
+    shape = (1, 16, 8, 8)
+    row = KernelRow(
+        "c", "Conv", "fp32", "nchwc", (shape,), shape, 147_456, 4096, 4096, 9216, (3, 3), (1, 1), (1, 1)
+    )  # fmt: skip
+    counted = {name for name in features(row, spilling) if name.startswith("memory:")}
+    assert counted == {"memory:activations", "memory:convolution_weights"}
+    found = Fit(spilling, {"memory:activations": 2.0}, {}, {})
+    near, fetched = found.row_parts(row)
+    assert (near, fetched) == (0.0, pytest.approx(2.0 * (row.bytes_in + row.bytes_out) / 1e6))
+    assert found.row_ms(row, 0.25) == pytest.approx(0.25 * fetched)
 
 
 def test_a_kernel_is_in_range_up_to_half_as_much_again() -> None:
