@@ -72,7 +72,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     Example: automc profile show host
     """
     from automc.profiles import load_profile, profile_folder
-    from automc.report.probe_lines import int8_lines, width_lines
+    from automc.report.probe_lines import int8_lines, thread_lines, width_lines
 
     profile = load_profile(name)
     probes, problem = _probes(name, profile)
@@ -150,7 +150,13 @@ def show(name: Name, as_json: AsJson = False) -> None:
     if problem is not None:
         typer.echo(f"\nit cannot predict: {problem}")
     if probes is not None:
-        for lines in (width_lines(probes.widths, profile.channel_multiple), int8_lines(probes.int8)):
+        for lines in (
+            width_lines(probes.widths, profile.channel_multiple),
+            int8_lines(probes.int8),
+            thread_lines(probes.threads, profile.threads),
+        ):
+            if not lines:
+                continue
             typer.echo("\n".join(("", *lines)))
 
 

@@ -135,12 +135,21 @@ class Int8Probe(Frozen):
         return self.fp32_ms / (self.uint8_ms if activations == "uint8" else self.int8_ms)
 
 
+class ThreadProbe(Frozen):
+    """What one probe network took in fp32 with so many threads of one operator."""
+
+    threads: int
+    latency_ms: float
+
+
 class Probes(Frozen):
     """What the device was asked directly: latencies behind the profile's channel multiple and facts about int8."""
 
     widths: tuple[WidthProbe, ...]
     """Narrowest first; widths that were not reached in time are missing."""
     int8: tuple[Int8Probe, ...]
+    threads: tuple[ThreadProbe, ...] = ()
+    """One thread first; empty on a machine of one core, and of calibrations by earlier versions."""
 
 
 class MeasuredEnergy(Frozen):

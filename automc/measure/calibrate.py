@@ -14,19 +14,20 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
-from automc.cost.calibration import Calibration, ClassRange, Interval, MemoryFit, Probes, StoredResidual, interval_of
+from automc.cost.calibration import Calibration, ClassRange, MemoryFit, Probes, StoredResidual
 from automc.cost.energy import MODEL_NAME, EnergyModel
-from automc.cost.fit import SPILL, Fit, Observation, fit
+from automc.cost.fit import SPILL, Observation, fit
 from automc.cost.kernels import KernelGraph
 from automc.cost.residual import learn
 from automc.cost.tiles import Machine
-from automc.errors import ConfigError, MeasurementError
+from automc.errors import ConfigError
 from automc.measure.anchor import CALM_RATIO, Anchor
-from automc.measure.families import FAMILIES, family_networks
+from automc.measure.assess import assess
+from automc.measure.families import family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
-from automc.measure.probes import channel_multiple, int8_facts, int8_probes, width_probes
+from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
 from automc.measure.random_networks import RANDOM, random_networks
 from automc.measure.sessions import SessionSettings
 from automc.measure.stopwatch import Stopwatch
@@ -34,7 +35,6 @@ from automc.measure.unfinished import Unfinished
 from automc.profiles import (
     EnergySource,
     HardwareProfile,
-    HeldOut,
     Int8Facts,
     MeasurementProtocol,
     cache_folder,
@@ -103,7 +103,9 @@ def calibrate_host(
     clock = Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell, kept)
     tell("probing int8 and channel widths", 0.0)
     probes = Probes(
-        int8=int8_probes(settings, clock.anchor, seed=seed), widths=width_probes(settings, clock.anchor, seed=seed)
+        int8=int8_probes(settings, clock.anchor, seed=seed),
+        widths=width_probes(settings, clock.anchor, seed=seed),
+        threads=thread_probes(settings, clock.anchor, host_fingerprint().cores, seed=seed),
     )
     facts = int8_facts(probes.int8, settings)
     families: list[Sample] = []
@@ -242,53 +244,6 @@ def _known_anchor_ms(folder: Path, threads: int) -> float | None:
     except ConfigError:
         return None  # it is about to be replaced
     return earlier.anchor_ms if earlier.fingerprint == host_fingerprint() and earlier.threads == threads else None
-
-
-def assess(
-    found: Fit, held: Sequence[tuple[Sample, Observation]]
-) -> tuple[tuple[HeldOut, ...], dict[Literal["fp32", "int8"], Interval]]:
-    """Error on networks the fit never saw, and the interval of measured / predicted that holds 90 % of them.
-
-    The interval is widened to the ranks that a sample of n supports (Vovk's conformal quantiles), and its stated
-    coverage is cross-validated: each family is judged by the interval the other families give.
-    """
-    from scipy.stats import spearmanr
-
-    results: list[HeldOut] = []
-    intervals: dict[Literal["fp32", "int8"], Interval] = {}
-    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
-    for precision in precisions:
-        chosen = [(s, o) for s, o in held if (s.scheme == "fp32") == (precision == "fp32")]
-        if len(chosen) < 8:
-            raise MeasurementError(
-                f"only {len(chosen)} whole networks could be timed in {precision}",
-                next_step="automc profile calibrate host",
-            )
-        measured = np.array([observation.latency_ms for _, observation in chosen])
-        predicted = np.array([found.graph_ms(observation.graph) for _, observation in chosen])
-        kinds = np.array([sample.kind for sample, _ in chosen])
-        error = np.abs(predicted / measured - 1)
-        ratios = measured / predicted
-        intervals[precision] = interval_of(ratios)
-        inside = []
-        for family in sorted(set(kinds)):
-            if len(set(kinds)) > 1:
-                other = interval_of(ratios[kinds != family])
-                inside += [other.low <= ratio <= other.high for ratio in ratios[kinds == family]]
-        results.append(
-            HeldOut(
-                precision=precision,
-                networks=len(chosen),
-                families=tuple(family for family in FAMILIES if family in set(kinds)),
-                within_5_percent=float(np.mean(error <= 0.05)),
-                within_10_percent=float(np.mean(error <= 0.10)),
-                within_15_percent=float(np.mean(error <= 0.15)),
-                mape_percent=float(error.mean() * 100),
-                rank_correlation=float(spearmanr(measured, predicted).statistic),
-                interval_coverage=float(np.mean(inside)) if inside else 1.0,
-            )
-        )
-    return tuple(results), intervals
 
 
 def _of_many_sizes(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from automc.cost.calibration import ACTIVATIONS, Int8Probe, WidthProbe
+from automc.cost.calibration import ACTIVATIONS, Int8Probe, ThreadProbe, WidthProbe
 from automc.errors import MeasurementError
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch
@@ -18,6 +19,8 @@ from automc.profiles import Int8Facts
 MULTIPLES = (32, 16, 8, 4, 2, 1)
 INT8_PROBED = ((32, 16), (64, 16), (64, 8), (128, 8))
 """(width, size) of the networks that int8 is compared with fp32 on."""
+THREADS_PROBED = (128, 16)
+"""(width, size) of the network that numbers of threads are compared on."""
 WIDTHS = (33, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62, 64)
 TOLERANCE = 1.05  # two widths within 5 % cost the same: test-retest of two passes
 AGREEMENT = 0.8
@@ -107,6 +110,24 @@ def width_probes(
         for width in WIDTHS
         if timed.get(str(width))
     )
+
+
+def thread_probes(
+    settings: SessionSettings, anchor: Anchor, cores: int, *, seed: int = 0, budget_s: float = 4.0
+) -> tuple[ThreadProbe, ...]:
+    """The probe network of THREADS_PROBED channels in fp32 with 1, 2, 4, ... threads up to `cores`, fewest first.
+
+    Those that could be timed within `budget_s`. What threads gain on smaller layers is less.
+    """
+    counts = [2**power for power in range(cores.bit_length()) if 2**power < cores] + [cores]
+    found = []
+    for count in counts if cores > 1 else ():
+        model = {str(count): probe_network("fp32", *THREADS_PROBED)}
+        chosen = replace(settings, threads=count)
+        timed = measure_batch(model, chosen, anchor, passes=2, runs=30, budget_s=budget_s / len(counts), seed=seed)
+        if timed.get(str(count)):
+            found.append(ThreadProbe(threads=count, latency_ms=_best_ms(timed[str(count)], anchor)))
+    return tuple(found)
 
 
 def channel_multiple(probes: Sequence[WidthProbe]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from automc.cost.calibration import ACTIVATIONS, Int8Probe, WidthProbe
+from automc.cost.calibration import ACTIVATIONS, Int8Probe, ThreadProbe, WidthProbe
 
 BAR = 40
 """Characters of the longest bar."""
@@ -41,6 +41,23 @@ def int8_lines(probes: Sequence[Int8Probe]) -> list[str]:
                 f"  {network:22}  {kind:5}  {bar:{BAR}}  {probe.gain(kind):.2f}  "
                 f"{probe.fp32_ms:.4f} to {latency_ms:.4f} ms"
             )
+    return lines
+
+
+def thread_lines(probes: Sequence[ThreadProbe], threads: int) -> list[str]:
+    """One bar a number of threads: times as fast as the fewest. threads: those the profile holds for. Nothing of no
+    probes."""
+    if not probes:
+        return []
+    first = probes[0]
+    gains = [first.latency_ms / probe.latency_ms for probe in probes]
+    best = probes[gains.index(max(gains))].threads
+    holds = f"the profile holds for {threads}"
+    other = "" if best == threads else f"; a profile of {best}: automc profile calibrate NAME --threads {best}"
+    lines = [f"threads of one operator on a wide probe network: times as fast as {first.threads}; {holds}{other}"]
+    for probe, gain in zip(probes, gains, strict=True):
+        bar = "#" * round(BAR * gain / max(gains))
+        lines.append(f"  {probe.threads:4}  {bar:{BAR}}  {gain:.2f}  {probe.latency_ms:.4f} ms")
     return lines
 
 

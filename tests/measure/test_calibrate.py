@@ -17,8 +17,9 @@ from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
 from automc.measure.anchor import Anchor
+from automc.measure.assess import across_families, assess
 from automc.measure.batch import Pass
-from automc.measure.calibrate import Effort, _busy, assess, calibrate_host
+from automc.measure.calibrate import Effort, _busy, calibrate_host
 from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts
 from automc.measure.sessions import SessionSettings
@@ -67,6 +68,24 @@ def test_held_out_error_is_counted_over_networks() -> None:
 def test_too_few_networks_give_no_error_figure() -> None:
     with pytest.raises(MeasurementError, match="only 1 whole networks"):
         assess(Fit(Machine(), {"Relu.fp32:calls": 1.0}, {}, {}), [held("fp32", "a", 1.0)])
+
+
+def test_an_interval_covers_nine_in_ten_networks_of_families_it_was_not_made_of() -> None:
+    generator = np.random.default_rng(2)
+    families = np.repeat(np.arange(8), 12)
+    # errors are alike within a family: what holds 90 % of all leaves most of the worst one out
+    ratios = np.exp(0.05 * generator.standard_normal(8)[families] + 0.04 * generator.standard_normal(96))
+    plain = interval_of(ratios)
+    interval, coverage = across_families(ratios, families)
+    assert interval.low <= plain.low
+    assert interval.high >= plain.high
+    within = [
+        np.mean((ratios[families == one] >= other.low) & (ratios[families == one] <= other.high))
+        for one in range(8)
+        for other in [interval_of(ratios[families != one])]
+    ]
+    assert np.mean(within) < 0.9 <= coverage
+    assert across_families(ratios[:12], families[:12]) == (interval_of(ratios[:12]), 1.0)
 
 
 def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:

@@ -9,7 +9,15 @@ from automc.cost.calibration import Int8Probe, WidthProbe
 from automc.measure import probes
 from automc.measure.anchor import Anchor
 from automc.measure.batch import Pass
-from automc.measure.probes import channel_multiple, int8_facts, int8_probes, overflows, paying_multiple, width_probes
+from automc.measure.probes import (
+    channel_multiple,
+    int8_facts,
+    int8_probes,
+    overflows,
+    paying_multiple,
+    thread_probes,
+    width_probes,
+)
 from automc.measure.sessions import SessionSettings
 
 
@@ -63,6 +71,21 @@ def test_widths_that_never_met_a_calm_machine_are_judged_by_their_best(monkeypat
     asked = width_probes(SessionSettings(), anchor)
     assert asked[:2] == (WidthProbe(width=33, latency_ms=40.0), WidthProbe(width=36, latency_ms=40.0))
     assert channel_multiple(asked) == 8
+
+
+def test_threads_are_tried_in_powers_of_two_up_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor = Anchor(SessionSettings())
+    anchor.history = [1.0] * 100
+
+    def timed(models: dict[str, bytes], settings: SessionSettings, *_: object, **__: object) -> dict[str, list[Pass]]:
+        if settings.threads == 4:
+            return {}  # the budget was spent
+        return {name: [Pass(8.0 / settings.threads, 1.0)] for name in models}
+
+    monkeypatch.setattr(probes, "measure_batch", timed)
+    asked = thread_probes(SessionSettings(), anchor, 6)
+    assert [(probe.threads, probe.latency_ms) for probe in asked] == [(1, 8.0), (2, 4.0), (6, 8 / 6)]
+    assert thread_probes(SessionSettings(), anchor, 1) == ()
 
 
 @pytest.mark.parametrize(

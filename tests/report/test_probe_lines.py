@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from automc.cost.calibration import Int8Probe, WidthProbe
-from automc.report.probe_lines import int8_lines, width_lines
+from automc.cost.calibration import Int8Probe, ThreadProbe, WidthProbe
+from automc.report.probe_lines import int8_lines, thread_lines, width_lines
 
 
 def test_a_width_is_a_bar_of_its_latency_and_the_multiples_that_pay_are_marked() -> None:
@@ -44,3 +44,14 @@ def test_where_int8_never_pays_the_mark_of_fp32_ends_the_line() -> None:
 def test_of_nothing_there_is_no_drawing() -> None:
     assert width_lines([], 8) == []
     assert int8_lines([]) == []
+
+
+def test_threads_are_drawn_by_what_they_gain_and_the_way_to_a_profile_of_more_is_named() -> None:
+    probes = [ThreadProbe(threads=count, latency_ms=ms) for count, ms in ((1, 2.0), (2, 1.25), (4, 1.6))]
+    head, *lines = thread_lines(probes, 1)
+    assert "the profile holds for 1; a profile of 2: automc profile calibrate NAME --threads 2" in head
+    assert [line.split()[0] for line in lines] == ["1", "2", "4"]
+    assert [line.count("#") for line in lines] == [25, 40, 31]  # gains of 1, 1.6 and 1.25
+    assert lines[1].endswith("1.60  1.2500 ms")
+    assert "calibrate" not in thread_lines(probes, 2)[0]
+    assert thread_lines([], 1) == []
