@@ -48,7 +48,7 @@ def bench(
         with_batch(load_onnx(file), None)  # refuses what no size is known of, as `predict` does
     settings = SessionSettings(threads=threads)
     counter = _counter(meter) if energy or meter is not None else None
-    timings = interleaved(files, settings, runs=runs, passes=passes)
+    timings = interleaved(files, settings, runs=runs, passes=passes, known_ms=_usual_anchor_ms(threads))
     energies = {}
     if counter is not None:
         from automc.measure.energy import measure_models_mj
@@ -80,6 +80,19 @@ def bench(
     )  # fmt: skip
     if counter is not None:
         typer.echo(f"energy of one inference from {counter.source.detail}, idle power subtracted")
+
+
+def _usual_anchor_ms(threads: int) -> float | None:
+    """What the anchor of the timing protocol takes on this machine when calm, where a calibration of it says so."""
+    from automc.errors import ConfigError
+    from automc.measure.fingerprint import host_fingerprint
+    from automc.profiles import load_profile
+
+    try:
+        host = load_profile("host")
+    except ConfigError:
+        return None
+    return host.anchor_ms if (host.fingerprint, host.threads) == (host_fingerprint(), threads) else None
 
 
 def _counter(meter: Path | None) -> EnergyCounter:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SPELL_RATIO = 1.25
 EXTRA_PASSES = 4
 BLOCKS_PER_PASS = 8
+LEAST_BLOCKS = 8
+"""Calm blocks, below which a speed-up is told by all of them."""
 PATIENCE_S = 8.0
 """How long to wait, before a pass is repeated, for the machine to be at its usual speed."""
 
@@ -36,9 +39,10 @@ class Timing:
     p10_ms: the smallest over calm passes of the pass's 10th percentile: the figure predictions are held against.
     median_ms, p90_ms: over all runs of all passes. pass_p10_ms: one per pass, in order of measuring.
     speedup: median over blocks of baseline median / this median, with `speedup_low`, `speedup_high` a 95 %
-    interval from the bootstrap over blocks; all None for models measured without a baseline.
+    interval from the bootstrap over blocks; all None for models measured without a baseline. Of the blocks that met the
+    machine at its usual speed, where there are LEAST_BLOCKS: neighbours do not slow all networks alike.
     calm: whether p10_ms comes from a pass that met the machine at its usual speed; if not, it is too slow by an
-    unknown factor and only the speed-up, which is paired, means what it says.
+    unknown factor.
     slowdown: how many times as long as usual the anchor took in the calmest pass; 1.0 where that counts as calm.
     """
 
@@ -129,6 +133,7 @@ def interleaved(
     anchor = Anchor(settings, known_ms=known_ms)
     samples = {name: _Samples() for name in models}
     spells: list[float] = []
+    beside: list[float] = []  # the slower anchor around each block
     per_block = max(1, -(-runs // (passes * BLOCKS_PER_PASS)))
     done = 0
     while done < passes or (
@@ -138,7 +143,10 @@ def interleaved(
             time.sleep(pause_s)
         if done >= passes:
             _wait(anchor, known_ms)
-        spells.append(_one_pass(models, settings, samples, generator, per_block, warmup, anchor))
+        around = _one_pass(models, settings, samples, generator, per_block, warmup, anchor)
+        # the lower quartile: a tenth percentile needs no more than a part of the pass to be calm
+        spells.append(float(np.percentile(around[:-1], 25)))
+        beside += [max(before, after) for before, after in pairwise(around)]
         done += 1
     if passes > 1 and not _settled(samples, percentile):
         raise MeasurementError(
@@ -146,10 +154,15 @@ def interleaved(
             + ", ".join(name for name, entry in samples.items() if not _agrees(entry, percentile)),
             next_step="close what else runs on this machine, then measure again",
         )
+    calm, paired = _calm(spells, anchor, known_ms), np.array(_calm(beside, anchor, known_ms))
+    if paired.sum() < LEAST_BLOCKS:
+        paired[:] = True
     base = np.array(samples[reference].block_medians)
-    calm = _calm(spells, anchor, known_ms)
     slowdown = 1.0 if any(calm) else min(spells) / _usual_ms(anchor, known_ms)
-    return {name: _summary(entry, base, percentile, generator, calm, slowdown) for name, entry in samples.items()}
+    return {
+        name: _summary(entry, (base / np.array(entry.block_medians))[paired], percentile, generator, calm, slowdown)
+        for name, entry in samples.items()
+    }
 
 
 def _usual_ms(anchor: Anchor, known_ms: float | None) -> float:
@@ -158,7 +171,7 @@ def _usual_ms(anchor: Anchor, known_ms: float | None) -> float:
 
 
 def _calm(spells: Sequence[float], anchor: Anchor, known_ms: float | None) -> list[bool]:
-    """Per pass: whether its anchor was at the machine's usual speed."""
+    """Per pass or block: whether its anchor was at the machine's usual speed."""
     return [spell <= CALM_RATIO * _usual_ms(anchor, known_ms) for spell in spells]
 
 
@@ -177,9 +190,8 @@ def _one_pass(
     per_block: int,
     warmup: int,
     anchor: Anchor,
-) -> float:
-    """Time one pass into `samples`. Returns the anchor's lower quartile over the blocks, milliseconds: a tenth
-    percentile needs no more than a part of the pass to be calm."""
+) -> list[float]:
+    """Time one pass into `samples`. Returns the anchor before every block and after the last one, milliseconds."""
     sessions = {name: open_session(model, settings) for name, model in models.items()}
     feeds = {name: random_inputs(session) for name, session in sessions.items()}
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in models}
@@ -195,7 +207,7 @@ def _one_pass(
     for name, parts in blocks.items():
         samples[name].passes.append(np.concatenate(parts))
         samples[name].block_medians.extend(float(np.median(part)) for part in parts)
-    return float(np.percentile(anchors, 25))
+    return [*anchors, anchor.check()]
 
 
 def _agrees(entry: _Samples, percentile: float) -> bool:
@@ -209,7 +221,7 @@ def _settled(samples: Mapping[str, _Samples], percentile: float) -> bool:
 
 def _summary(
     entry: _Samples,
-    base: np.ndarray,
+    ratios: np.ndarray,
     percentile: float,
     generator: np.random.Generator,
     calm: Sequence[bool],
@@ -217,7 +229,6 @@ def _summary(
 ) -> Timing:
     everything = np.concatenate(entry.passes)
     per_pass = tuple(float(np.percentile(part, percentile)) for part in entry.passes)
-    ratios = base / np.array(entry.block_medians)
     speedup, low, high = paired_speedup(ratios, generator)
     return Timing(
         n=everything.size,

@@ -148,7 +148,7 @@ def test_passes_that_never_agree_are_an_error_after_measuring_longer(monkeypatch
         for entry in samples.values():
             entry.passes.append(np.full(8, 2.0 ** len(entry.passes)))  # every pass twice as slow as the one before
             entry.block_medians.append(1.0)
-        return 1.0
+        return [1.0, 1.0]
 
     monkeypatch.setattr(timing, "_one_pass", noisy)
     with pytest.raises(MeasurementError, match=r"too noisy.*no two agree"):
@@ -166,6 +166,42 @@ def test_a_machine_slower_than_when_calibrated_is_said_to_be(monkeypatch: pytest
     assert not disturbed["a"].calm
     assert time.monotonic() - started >= 0.1 * timing.EXTRA_PASSES  # it waited for calm before every repeat
     assert disturbed["a"].slowdown > 1e4
+
+
+def test_a_speed_up_is_told_by_calm_blocks_where_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside neighbours the small model loses more than the large one: three times as long against one and a half."""
+    slow = [False] * 12 + [True] * 12
+    block = iter(slow + slow)
+
+    class Machine:
+        best_ms = 1.0
+        now = False
+
+        def check(self) -> float:
+            self.now = next(block, False)
+            return 2.0 if self.now else 1.0
+
+    machine = Machine()
+
+    def timed(session: str, *_: object, runs: int, **__: object) -> np.ndarray:
+        return np.full(
+            runs, {"large": 4.0, "small": 1.0}[session] * ((3.0 if session == "small" else 1.5) ** machine.now)
+        )
+
+    monkeypatch.setattr(timing, "Anchor", lambda *_, **__: machine)
+    monkeypatch.setattr(timing, "open_session", lambda model, _: model.decode())
+    monkeypatch.setattr(timing, "random_inputs", lambda _: {})
+    monkeypatch.setattr(timing, "time_runs", timed)
+    monkeypatch.setattr(timing, "PATIENCE_S", 0.0)
+    found = interleaved({"large": b"large", "small": b"small"}, SETTINGS, runs=24, passes=3, known_ms=1.0)
+    assert found["small"].speedup == 4.0
+    assert (found["small"].speedup_low, found["small"].speedup_high) == (4.0, 4.0)
+    never = iter([True] * 200)
+    monkeypatch.setattr(machine, "check", lambda: (setattr(machine, "now", next(never)), 2.0)[1], raising=False)
+    assert (
+        interleaved({"large": b"large", "small": b"small"}, SETTINGS, runs=24, passes=3, known_ms=1.0)["small"].speedup
+        == 2.0
+    )
 
 
 def test_a_repeat_is_expected_within_the_noise_floor_and_below_where_the_machine_was_disturbed() -> None:
