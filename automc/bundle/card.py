@@ -48,8 +48,9 @@ INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
         "undisturbed pass, because disturbances only ever lengthen a run; under load expect the upper end or more",
     ),
     ("speedup", "measured"): (
-        "95 % interval",
-        "of the median ratio, by the bootstrap over blocks in which this model and the reference were timed in turn",
+        "repeats",
+        "the 95 % interval of the median over blocks, in which this model and the reference were timed in turn, of the "
+        "ratio of their {percentile}th percentiles, by the bootstrap, and widened by the noise floor of the device",
     ),
     ("latency_ms", "predicted"): (
         "90 % interval",

@@ -49,8 +49,8 @@ class BundleContents:
     golden_inputs: a few prepared samples, (n, ...) per model input in graph order; their outputs are computed here.
     golden_raw: the same samples raw, (n, ...), so that preprocessing is checked as well; None where there are none.
     figures: what is promised (accuracy names its split, latency_ms is by the profile's percentile); predicted: what
-    the search had predicted; reference: the same quantities of the reference. speedup: over the reference, by
-    interleaved medians.
+    the search had predicted; reference: the same quantities of the reference. speedup: over the reference, timed
+    in turn, with the interval that a repeat is expected in.
     saves: what each technique of the chain saves, as its class declares. data_digests: sha256 per split, and "base".
     metric: what the figure `accuracy` is ("accuracy" or "squared_error" can be checked from data).
     device: `templates.verify.device()` of where latency was measured, or is predicted for; None: this machine.

@@ -38,7 +38,7 @@ class Timing:
 
     p10_ms: the smallest over calm passes of the pass's 10th percentile: the figure predictions are held against.
     median_ms, p90_ms: over all runs of all passes. pass_p10_ms: one per pass, in order of measuring.
-    speedup: median over blocks of baseline median / this median, with `speedup_low`, `speedup_high` a 95 %
+    speedup: median over blocks of baseline / this, by the percentile of each, with `speedup_low`, `speedup_high` a 95 %
     interval from the bootstrap over blocks; all None for models measured without a baseline. Of the blocks that met the
     machine at its usual speed, where there are LEAST_BLOCKS: neighbours do not slow all networks alike.
     calm: whether p10_ms comes from a pass that met the machine at its usual speed; if not, it is too slow by an
@@ -70,7 +70,7 @@ class Timing:
 @dataclass
 class _Samples:
     passes: list[np.ndarray] = field(default_factory=list)
-    block_medians: list[float] = field(default_factory=list)
+    block_ms: list[float] = field(default_factory=list)
 
 
 def settings_of(profile: HardwareProfile) -> SessionSettings:
@@ -143,7 +143,7 @@ def interleaved(
             time.sleep(pause_s)
         if done >= passes:
             _wait(anchor, known_ms)
-        around = _one_pass(models, settings, samples, generator, per_block, warmup, anchor)
+        around = _one_pass(models, settings, samples, generator, per_block, warmup, percentile, anchor)
         # the lower quartile: a tenth percentile needs no more than a part of the pass to be calm
         spells.append(float(np.percentile(around[:-1], 25)))
         beside += [max(before, after) for before, after in pairwise(around)]
@@ -157,10 +157,10 @@ def interleaved(
     calm, paired = _calm(spells, anchor, known_ms), np.array(_calm(beside, anchor, known_ms))
     if paired.sum() < LEAST_BLOCKS:
         paired[:] = True
-    base = np.array(samples[reference].block_medians)
+    base = np.array(samples[reference].block_ms)
     slowdown = 1.0 if any(calm) else min(spells) / _usual_ms(anchor, known_ms)
     return {
-        name: _summary(entry, (base / np.array(entry.block_medians))[paired], percentile, generator, calm, slowdown)
+        name: _summary(entry, (base / np.array(entry.block_ms))[paired], percentile, generator, calm, slowdown)
         for name, entry in samples.items()
     }
 
@@ -189,6 +189,7 @@ def _one_pass(
     generator: np.random.Generator,
     per_block: int,
     warmup: int,
+    percentile: float,
     anchor: Anchor,
 ) -> list[float]:
     """Time one pass into `samples`. Returns the anchor before every block and after the last one, milliseconds."""
@@ -206,7 +207,7 @@ def _one_pass(
             blocks[name].append(time_runs(sessions[name], feeds[name], warmup=untimed, runs=per_block))
     for name, parts in blocks.items():
         samples[name].passes.append(np.concatenate(parts))
-        samples[name].block_medians.extend(float(np.median(part)) for part in parts)
+        samples[name].block_ms.extend(float(np.percentile(part, percentile)) for part in parts)
     return [*anchors, anchor.check()]
 
 

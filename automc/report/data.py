@@ -224,7 +224,7 @@ def _beside_reference(chosen: FrontPoint, reference: FrontPoint | None) -> list[
         speedup = chosen.figures["speedup"]
         mine, theirs = chosen.figures["latency_ms"].value, reference.figures["latency_ms"].value
         said.append(
-            f"Speed-up {speedup.low:.2f} to {speedup.high:.2f}, by the medians of runs that took turns; "
+            f"Speed-up {speedup.low:.2f} to {speedup.high:.2f}, by blocks of runs that took turns; "
             f"10th percentiles {mine:#.3g} ms against {theirs:#.3g} ms."
         )
         source = chosen.figures["latency_ms"].source or ""

@@ -94,10 +94,10 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
     latency, speedup, size = figures.get("latency_ms"), figures.get("speedup"), figures.get("size_bytes")
     if latency is not None:
         low, high = f"{latency.low:#.3g}", f"{latency.high:#.3g}"
-        detail = f"10th percentile of {latency.n} runs" + (f", {low} to {high} over passes" if low != high else "")
+        detail = f"10th percentile of {latency.n} runs" + (f", {low} to {high} in a repeat" if low != high else "")
         tiles.append({"value": f"{latency.value:#.3g} ms", "label": f"latency, {latency.kind}", "detail": detail})
     if speedup is not None:
-        detail = f"{speedup.low:.2f} to {speedup.high:.2f}, interleaved medians"
+        detail = f"{speedup.low:.2f} to {speedup.high:.2f}, timed in turn"
         tiles.append({"value": f"{speedup.value:.2f} times", "label": "as fast as the reference", "detail": detail})
     if drop is not None:
         label = "points " + ("below" if drop.value == 0 else side(data.chosen, drop)) + " the reference"

@@ -159,7 +159,7 @@ def write_point(
     figures, predicted = _promises(point)
     if reference is None:
         reference = next((item for item in run.finalists() if item.anchor == "reference"), None)
-    speedup = point.figures.get("speedup")
+    speedup, noise = point.figures.get("speedup"), 1.0 + profile.noise_floor_percent / 100
     digests = run.lock.get("digests")
     return write_bundle(
         folder,
@@ -172,7 +172,9 @@ def write_point(
             figures=figures,
             predicted=predicted,
             reference={} if reference is None else _promises(reference)[0],
-            speedup=speedup if speedup is not None and speedup.kind == "measured" else None,
+            speedup=replace(speedup, low=speedup.low / noise, high=speedup.high * noise)  # as of a repeat
+            if speedup is not None and speedup.kind == "measured"
+            else None,
             golden_inputs=tuple(tensor.numpy() for tensor in batch.inputs),
             golden_raw=examples.raw(batch.indices) if isinstance(examples, HoldsRaw) else None,
             preprocessing=cast(Mapping[str, Any], workload.preprocessing),

@@ -181,7 +181,7 @@ def points_of(
         figures["latency_median_ms"] = _measured(timing["median_ms"], timing["p10_ms"], timing["p90_ms"], timing)
         figures["speedup"] = Figure(
             timing["speedup"], timing["speedup_low"], timing["speedup_high"], "times", "measured", n=timing["n"],
-            source="interleaved medians against the reference",
+            source="blocks interleaved with the reference",
         )  # fmt: skip
         if "energy" in timing:
             if "energy_mj" in figures:

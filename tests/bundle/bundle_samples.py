@@ -99,7 +99,7 @@ def contents(**changes: object) -> BundleContents:
         "golden_raw": raw,
         "preprocessing": PREPROCESSING,
         "reference": {"latency_ms": Figure(2000.0, 1900.0, 2100.0, "ms", "measured", n=200, source="p10")},
-        "speedup": Figure(2.0, 1.9, 2.1, "times", "measured", n=200, source="interleaved medians"),
+        "speedup": Figure(2.0, 1.9, 2.1, "times", "measured", n=200, source="interleaved blocks"),
         "plans": (Plan(technique="channel_pruning", edits=(SliceEdit(module="conv", axis="out", keep=(0, 2)),)),),
         "data_digests": {"test": "ab" * 32, "base": "cd" * 32},
         "saves": {"channel_pruning": ("latency", "memory", "download"), "unstructured_pruning": ("download",)},

@@ -327,7 +327,7 @@ def test_the_card_says_what_saves_only_download(bundle: Bundle) -> None:
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert "`unstructured_pruning`: saves only download" in card
     assert "`channel_pruning`: saves latency, memory, download" in card
-    assert "| speed-up | 2.00 times | 1 | measured, 95 % interval [1.9 to 2.1], n 200, interleaved medians |" in card
+    assert "| speed-up | 2.00 times | 1 | measured, repeats [1.9 to 2.1], n 200, interleaved blocks |" in card
     assert "| latency, 10th percentile | 1000 ms | 2000 ms | measured, repeats [900 to 1100], n 200, p10 |" in card
 
 
@@ -350,7 +350,7 @@ def test_the_card_says_of_every_interval_what_it_is(tmp_path: Path) -> None:
     assert "\n- latency, 10th percentile, predicted: 90 % interval, the ratios of measured to predicted" in card
     assert "\n- accuracy, measured: 95 % interval, of the mean over the samples" in card
     assert "\n- drop from the reference, measured: 95 % interval, of the mean difference" in card
-    assert "\n- speed-up, measured: 95 % interval, of the median ratio, by the bootstrap" in card
+    assert "\n- speed-up, measured: repeats, the 95 % interval of the median over blocks" in card
     assert "\n- energy per inference, predicted: assumed range, a factor of two" in card
     table = card.partition("The reference is")[0]
     brackets = [line for line in table.splitlines() if "[" in line]

@@ -143,11 +143,11 @@ def test_interleaved_models_get_the_runs_they_were_promised() -> None:
 def test_passes_that_never_agree_are_an_error_after_measuring_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def noisy(models, settings, samples, generator, per_block, warmup, anchor):  # type: ignore[no-untyped-def]
+    def noisy(models, settings, samples, generator, per_block, warmup, percentile, anchor):  # type: ignore[no-untyped-def]
         tried.append(1)
         for entry in samples.values():
             entry.passes.append(np.full(8, 2.0 ** len(entry.passes)))  # every pass twice as slow as the one before
-            entry.block_medians.append(1.0)
+            entry.block_ms.append(1.0)
         return [1.0, 1.0]
 
     monkeypatch.setattr(timing, "_one_pass", noisy)

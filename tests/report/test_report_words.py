@@ -24,7 +24,7 @@ def test_a_drop_whose_interval_holds_zero_is_called_a_tie() -> None:
     said = in_words(report_data())
     assert said.headline == "3.25 times as fast, at an accuracy that ties with the reference"
     assert (
-        "Speed-up 3.15 to 3.35, by the medians of runs that took turns; 10th percentiles 0.560 ms against 1.82 ms."
+        "Speed-up 3.15 to 3.35, by blocks of runs that took turns; 10th percentiles 0.560 ms against 1.82 ms."
     ) in said.sentences
     # 1,082,400 / 199,900 = 5.41; 3.25 / 2.459 = 1.32
     assert "The file is 5.4 times smaller." in said.sentences
