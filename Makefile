@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml setup.py $(CONSTRAINTS) scripts/install
 	PYTHON="$(PYTHON)" scripts/install $(VENV) $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	touch $@
 
-test: setup  ## every test; those that need data run where AUTOMC_DATA names the folder
-	$(BIN)/python -m pytest
+test: setup  ## every test, in two processes; those that need data run where AUTOMC_DATA names the folder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: setup  ## the main job on the embedded digits: about four minutes on two cores
 	$(BIN)/automc demo $(if $(RUN),--run $(RUN))

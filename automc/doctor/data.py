@@ -62,7 +62,7 @@ def findings_of(
     seconds = 0.0
     if exported is not None and {"train", "validation"} <= splits.keys():
         accuracy, seconds = _accuracies(workload, splits, exported, threads, budget)
-    notes = (*_repeats(digests, targets), *_notes(described, accuracy))
+    notes = (*_repeats(digests, targets), *_notes(described, accuracy, workload.task.metric))
     return DataFindings(described, _leaks(digests), compared, every, accuracy, notes), seconds
 
 
@@ -170,7 +170,8 @@ def _scores(
     return np.concatenate(parts).astype(np.float64)[:count]
 
 
-def _notes(splits: tuple[Split, ...], accuracy: Mapping[str, Figure]) -> tuple[str, ...]:
+def _notes(splits: tuple[Split, ...], accuracy: Mapping[str, Figure], metric: str) -> tuple[str, ...]:
+    """accuracy: the base's figures by split, of whatever `metric` is."""
     notes = []
     by_name = {split.name: split for split in splits}
     train = by_name["train"].classes
@@ -196,7 +197,7 @@ def _notes(splits: tuple[Split, ...], accuracy: Mapping[str, Figure]) -> tuple[s
                 "their intervals: make sure that it has not seen the validation samples, and that both are of one kind"
             )
         chance = max(train.values()) / sum(train.values()) if train and len(train) > 1 else 0.0
-        if chance and second.low <= chance:
+        if metric == "accuracy" and chance and second.low <= chance:
             notes.append(
                 f"the base scores {_figure(second)} on validation, no better than always naming the commonest class "
                 f"({chance:.4f}): it is not trained, or its weights were not given (--weights FILE)"

@@ -124,13 +124,13 @@ class Stopwatch:
         after = {name: calm_ms(entries, self.anchor) for name, entries in again.items()}
         pairs = [(before[name], min(values)) for name, values in after.items() if values]
         passes = [self._calm(sample)[:2] for sample in samples]
+        pairs += [(found[0], found[1]) for found in passes if len(found) == 2]
         if not pairs:
             self.kept.discard()
             raise MeasurementError(
                 "the machine is too busy: the noise floor could not be measured",
                 next_step="close what else runs on this machine, then: automc profile calibrate host",
             )
-        pairs += [(found[0], found[1]) for found in passes if len(found) == 2]
         return noise_floor([first for first, _ in pairs], [second for _, second in pairs])
 
     def _calm(self, sample: Sample) -> list[float]:

@@ -228,3 +228,18 @@ def test_where_the_clock_ran_out_no_worse_speed_is_taken() -> None:
 def test_a_profile_of_a_busy_machine_says_so() -> None:
     assert _busy(1.05) == ""
     assert "60% slower than its best" in _busy(1.6)
+
+
+def test_a_noise_floor_is_told_by_the_passes_there_are_where_no_new_one_is_calm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = _Told([1.0] * 20)
+    monkeypatch.setattr(
+        "automc.measure.stopwatch.measure_batch", lambda models, *_, **__: {name: [Pass(9.0, 5.0)] for name in models}
+    )
+    with pytest.raises(MeasurementError, match="the noise floor could not be measured"):
+        told.watch.retest(told.samples, 0)  # a single pass of each, and none of the new ones was calm
+    for sample in told.samples:
+        told.watch.passes[sample.name] = [Pass(1.0, 1.0), Pass(1.04, 1.0)]
+    percent, milliseconds = told.watch.retest(told.samples, 0)
+    assert (percent, milliseconds) == pytest.approx((4.0, 0.04))
