@@ -50,6 +50,12 @@ def kernel_class(row: KernelRow, machine: Machine) -> str:
 
 
 def _convolution_kind(row: KernelRow, machine: Machine) -> str:
+    # of one dimension and in float: unrolled whatever the channels, where pictures of as many would be blocked
+    signal = "signal_" if len(row.kernel) == 1 and row.layout == "nchw" else ""
+    return signal + _convolution_code(row, machine)
+
+
+def _convolution_code(row: KernelRow, machine: Machine) -> str:
     inputs, outputs = channels_of(row.input_shapes[0], row), channels_of(row.output_shape, row)
     size = "pointwise" if prod(row.kernel) == 1 else "spatial"
     if row.groups > 1:

@@ -184,9 +184,10 @@ class _Examination:
             added, problems = self._calibrated(evaluator, costing)
             self._tell("costing candidates of the space")
             costing.look(space, self.budget, config.search.seed)
-            more, more_problems = self._calibrated(evaluator, costing, skip={*added, *problems})
+            # what was left out the first time may have been so for kinds that are known now, or for a busy moment
+            more, again = self._calibrated(evaluator, costing, skip=added)
             outlook, judged = costing.outlook(space, limits)
-        problems |= more_problems
+        problems = {kind: why for kind, why in (problems | again).items() if kind not in more}
         unknown = tuple(
             UnknownOperator(
                 kind, item.operator, item.shapes, item.kernels, item.candidates,
@@ -282,7 +283,12 @@ class _Examination:
             kinds += f" and {len(open_kinds) - 3} more kinds of operators" if len(open_kinds) > 3 else ""
             everywhere = outlook is not None and outlook.unknown == outlook.looked_at - outlook.infeasible
             level = "stop" if needs_costs and everywhere else "warn"
-            self._add(level, f"profile {self.config.profile} does not know {kinds}: what they cost is unknown")
+            reasons = "; ".join(f"{item.kind}: {item.problem}" for item in open_kinds[:3] if item.problem)
+            self._add(
+                level,
+                f"profile {self.config.profile} does not know {kinds}: what they cost is unknown"
+                + (f" ({reasons})" if reasons else ""),
+            )
         for limit in limits:
             if limit.outlook == "not seen reachable" and limit.lowest is not None and outlook is not None:
                 self._add(
@@ -301,7 +307,9 @@ class _Examination:
             )
 
     def _next_step(self, arguments: str, unknown: tuple[UnknownOperator, ...]) -> str:
-        if any(not item.calibrated and not item.problem for item in unknown):
+        from automc.measure.missing import TOO_BUSY
+
+        if any(not item.calibrated and item.problem in ("", TOO_BUSY) for item in unknown):
             return f"automc doctor {arguments} --calibrate"
         stops = [finding for finding in self.findings if finding.level == "stop"]
         if stops:

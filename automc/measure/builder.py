@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,13 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return self._requantise(Value(name, shape), signed=True)
 
+    def lookup(self, tokens: int, rows: int, width: int) -> Value:
+        """(batch, tokens, width): an embedding of `rows` entries, read at integer inputs."""
+        name = self._name("tokens")
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, [self.batch, tokens]))
+        table = self._constant(self.generator.standard_normal((rows, width)).astype(np.float32))
+        return self._after(Value(self._node("Gather", [table, name]), (self.batch, tokens, width)), signed=True)
+
     def finish(self, *outputs: Value) -> bytes:
         """The serialised model whose outputs are `outputs`."""
         infos = [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.shape)) for value in outputs]
@@ -77,26 +85,29 @@ class GraphBuilder:
         self,
         x: Value,
         channels: int,
-        kernel: int | tuple[int, int] = 3,
+        kernel: int | tuple[int, ...] = 3,
         *,
         stride: int = 1,
         groups: int = 1,
         act: str | None = "Relu",
         add: Value | None = None,
     ) -> Value:
-        """Convolution with bias, "same" padding; then an optional addition and activation (which may be fused)."""
-        kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
-        batch, depth, height, width = x.shape
+        """Convolution with bias, "same" padding; then an optional addition and activation (which may be fused).
+
+        x: (batch, depth, height, width), or (batch, depth, length) of a signal.
+        """
+        batch, depth, *extents = x.shape
+        window = [kernel] * len(extents) if isinstance(kernel, int) else list(kernel)
         name = self._name("conv")
-        weights = self._weights(name, (channels, depth // groups, kh, kw), depth // groups * kh * kw, x.scale)
-        pads = [kh // 2, kw // 2, kh // 2, kw // 2]
+        weights = self._weights(name, (channels, depth // groups, *window), depth // groups * prod(window), x.scale)
+        pads = [k // 2 for k in window] * 2
         self._node(
             "Conv",
             [x.name, *weights],
-            {"kernel_shape": [kh, kw], "pads": pads, "strides": [stride] * 2, "group": groups},
+            {"kernel_shape": window, "pads": pads, "strides": [stride] * len(window), "group": groups},
             output=name,
         )
-        size = [(extent + 2 * (k // 2) - k) // stride + 1 for extent, k in ((height, kh), (width, kw))]
+        size = [(extent + 2 * (k // 2) - k) // stride + 1 for extent, k in zip(extents, window, strict=True)]
         y = Value(name, (batch, channels, *size))
         if add is not None:
             y = self._requantise(y, signed=True)
@@ -186,6 +197,15 @@ class GraphBuilder:
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         target = self._constant(np.array(shape, np.int64))
         return self._after(Value(self._node("Reshape", [x.name, target]), tuple(shape)), signed=True)
+
+    def unsqueeze(self, x: Value, axis: int) -> Value:
+        shape = (*x.shape[:axis], 1, *x.shape[axis:])
+        name = self._node("Unsqueeze", [x.name, self._constant(np.array([axis], np.int64))])
+        return self._after(Value(name, shape), signed=True)
+
+    def squeeze(self, x: Value, axis: int) -> Value:
+        name = self._node("Squeeze", [x.name, self._constant(np.array([axis], np.int64))])
+        return self._after(Value(name, (*x.shape[:axis], *x.shape[axis + 1 :])), signed=True)
 
     def transpose(self, x: Value, order: Sequence[int]) -> Value:
         name = self._node("Transpose", [x.name], {"perm": list(order)})

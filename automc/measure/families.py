@@ -177,7 +177,7 @@ class _Factorising(GraphBuilder):
         self,
         x: Value,
         channels: int,
-        kernel: int | tuple[int, int] = 3,
+        kernel: int | tuple[int, ...] = 3,
         *,
         stride: int = 1,
         groups: int = 1,

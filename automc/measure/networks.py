@@ -135,6 +135,21 @@ def conv_residual(b: GraphBuilder, draw: Draw) -> Value:
     return b.conv(x, width, kernel, act=draw.word("Relu", "Relu", "Clip") if draw.chance(0.8) else None, add=x)
 
 
+def conv_signal(b: GraphBuilder, draw: Draw) -> Value:
+    """One dimension: never blocked, unrolled into a product whatever the channels."""
+    kernel, kind = draw.pick(1, 3, 3, 5, 7, 9), draw.word("dense", "dense", "dense", "depthwise", "grouped")
+    depth, filters, groups = draw.channels(4, 256), draw.channels(4, 256), 1
+    if kind == "depthwise":
+        filters = groups = depth
+    elif kind == "grouped":
+        groups = draw.pick(2, 4, 8)
+        depth, filters = (groups * max(1, channels // groups) for channels in (depth, filters))
+    target = MICRO_MACS / 200 * 200 ** float(draw.generator.random())
+    length = int(np.clip(target * groups / (depth * filters * kernel), 8, 4096))
+    x = b.input((1, depth, length))
+    return b.conv(x, filters, kernel, stride=draw.pick(1, 1, 2), groups=groups, act=_act(draw))
+
+
 def squeeze_excite(b: GraphBuilder, draw: Draw) -> Value:
     width = draw.channels(16, 384)
     x = b.conv(_image(b, width, _conv_size(draw, 4 * width), draw), width, 1 if draw.chance(0.5) else 3, groups=width)
@@ -268,6 +283,15 @@ def tokens(b: GraphBuilder, draw: Draw) -> Value:
     return rows if draw.chance(0.5) else b.reduce_mean(rows, (1,))
 
 
+def lookup(b: GraphBuilder, draw: Draw) -> Value:
+    """An embedding, and the views that masks and heads are made of."""
+    width = draw.pick(16, 32, 64, 128, 256)
+    x = b.lookup(draw.integer(4, 512), draw.integer(16, max(16, MICRO_ELEMENTS // width)), width)
+    for _ in range(draw.pick(0, 1, 1, 2)):
+        x = b.squeeze(b.unsqueeze(x, 1), 1)
+    return x
+
+
 # share of the micro models each kind gets: as much as its share of networks' time, and of the ways it can differ
 MICRO: dict[str, tuple[Micro, int]] = {
     "conv_dense": (conv_dense, 18),
@@ -292,6 +316,8 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "slicing": (slicing, 1),
     "resize": (resize, 1),
     "tokens": (tokens, 1),
+    "conv_signal": (conv_signal, 9),
+    "lookup": (lookup, 3),
 }
 LEAST = 2  # micro models of a kind, however few there are in all
 

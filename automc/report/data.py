@@ -162,6 +162,10 @@ def points(figure: Figure) -> float:
     return 100 * figure.value if figure.unit == "fraction" or figure.direction == "min" else figure.value
 
 
+MISSED = 1.3
+"""Times as long, or as short, as predicted, beyond which it is said."""
+
+
 @dataclass(frozen=True)
 class Said:
     """The result in words: one headline and the sentences that go with it."""
@@ -180,7 +184,7 @@ def in_words(data: ReportData) -> Said:
     sentences = [*_beside_reference(chosen, reference), *_beside_int8(data, chosen)]
     if chosen.anchor not in (None, "reference"):
         sentences.append(f"It is the anchor {chosen.anchor}: the search found nothing better than this obvious chain.")
-    sentences += _download_only(data, chosen)
+    sentences += [*_download_only(data, chosen), *_predicted_wrongly(data)]
     if reference is None:
         return Said(f"Chosen: {chosen.trial.candidate}", tuple(sentences))
     if chosen is reference or "speedup" not in chosen.figures:
@@ -189,6 +193,28 @@ def in_words(data: ReportData) -> Said:
     if speedup.low <= 1.0:
         return Said("The chosen network is not faster than the reference by more than the noise", tuple(sentences))
     return Said(f"{speedup.value:.3g} times as fast, {_drop_words(chosen)}", tuple(sentences))
+
+
+def _predicted_wrongly(data: ReportData) -> list[str]:
+    """Says so where a finalist took a time that its prediction had ruled out, and by far."""
+    missed = []
+    for point in data.points:
+        measured, predicted = point.figures.get("latency_ms"), point.figures.get("predicted_latency_ms")
+        if measured is None or predicted is None or DISTURBED in (measured.source or ""):
+            continue
+        ratio = measured.value / predicted.value
+        outside = not predicted.low <= measured.value <= predicted.high
+        if outside and max(ratio, 1 / ratio) > MISSED:
+            missed.append((max(ratio, 1 / ratio), point, predicted.value, measured.value))
+    if not missed:
+        return []
+    factor, worst, predicted_ms, measured_ms = max(missed, key=lambda entry: entry[0])
+    return [
+        f"Latency was predicted wrongly for {len(missed)} of {len(data.points)} finalists, at worst by a factor of "
+        f"{factor:.1f} ({worst.trial.candidate}: {predicted_ms:#.3g} ms predicted, {measured_ms:#.3g} ms measured), so "
+        "candidates may have been left out that are faster than these: calibrate in full (automc profile calibrate), "
+        "then search again."
+    ]
 
 
 def _drop_of(point: FrontPoint) -> Figure | None:

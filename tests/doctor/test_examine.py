@@ -264,6 +264,12 @@ def test_unknown_operators_are_listed_and_priced_when_asked_to(tmp_path: Path, m
     # on a shared machine nothing may be calm; what is tested here is the way, not the figures
     monkeypatch.setattr("automc.measure.anchor.CALM_RATIO", 1e9)
     config = config_of(tmp_path, "Hybrid", known=(odd_networks.Plain,))
+    with monkeypatch.context() as busy:
+        busy.setattr("automc.measure.missing.measure_batch", lambda *_, **__: {})
+        disturbed = automc.doctor(config, budget=SHORT, calibrate=True)
+    assert {item.problem for item in disturbed.unknown} == {"the machine was too busy to time it"}
+    assert any("the machine was too busy to time it" in finding.text for finding in disturbed.findings)
+    assert disturbed.next_step.endswith(" --calibrate")  # there is nothing to mend: once more
     before = automc.doctor(config, budget=SHORT)
     kinds = {item.kind for item in before.unknown}
     assert "InstanceNormalization.fp32" in kinds

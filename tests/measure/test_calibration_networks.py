@@ -68,6 +68,20 @@ def test_micro_models_reach_the_kernel_classes_that_held_out_networks_are_made_o
     assert needed <= known
 
 
+def test_convolutions_of_signals_are_a_kind_of_their_own_and_are_timed() -> None:
+    """In float they are never blocked: priced as pictures of as many channels they came out at a half of their time."""
+    machine, known = Machine(), set()
+    for sample in micro_models(400, "fp32", 0):
+        if sample.kind == "conv_signal":
+            (row, *_) = graph_from_onnx(onnx.load_from_string(sample.model)).rows
+            assert len(row.kernel) == 1
+            known.add(kernel_class(row, machine))
+    assert known == {
+        f"Conv.nchw.signal_{kind}"
+        for kind in ("spatial", "pointwise", "depthwise", "grouped_spatial", "grouped_pointwise")
+    }
+
+
 def test_the_first_models_of_a_calibration_hold_every_kind_of_kernel() -> None:
     from automc.measure.networks import LEAST, MICRO, essential
 

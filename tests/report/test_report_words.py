@@ -55,6 +55,23 @@ def test_of_an_error_more_is_worse_than_the_reference() -> None:
     assert tie.headline == "5.52 times as fast, at an error that ties with the reference"
 
 
+def test_a_prediction_that_was_far_off_is_said_with_the_worst_of_them() -> None:
+    def predicted(item: FrontPoint, ratio: float) -> FrontPoint:
+        told = item.figures["latency_ms"].value / ratio
+        return changed(item, predicted_latency_ms=Figure(told, told / 1.1, told * 1.1, "ms", "predicted"))
+
+    fast, reference = point("half_int8", chosen=True), point("reference", anchor="reference")
+    off = in_words(report_data(points=[predicted(fast, 1.05), predicted(reference, 3.0)])).sentences[-1]
+    assert off.startswith("Latency was predicted wrongly for 1 of 2 finalists, at worst by a factor of 3.0 (fine_tune:")
+    assert "calibrate in full" in off
+    right = in_words(report_data(points=[predicted(fast, 1.05), predicted(reference, 1.25)])).sentences
+    assert not any("predicted wrongly" in said for said in right)  # beyond its interval, and no great matter
+    source = f"ONNX Runtime on this device, {DISTURBED}: too slow"
+    slow = replace(reference.figures["latency_ms"], source=source)
+    disturbed = in_words(report_data(points=[fast, predicted(changed(reference, latency_ms=slow), 3.0)])).sentences
+    assert not any("predicted wrongly" in said for said in disturbed)
+
+
 def test_nothing_beats_int8_by_more_than_the_noise_is_said() -> None:
     # 2.55 (2.47 to 2.63) against 2.46 (2.39 to 2.53): the intervals overlap
     close = changed(point("pruned_int8", chosen=True), speedup=times(2.55, 2.47, 2.63))
