@@ -12,6 +12,7 @@ import inspect
 import io
 import logging
 import os
+import pkgutil
 import random
 import sys
 import warnings
@@ -118,8 +119,10 @@ def import_named(key: str, name: str, folder: str | None = None) -> Named:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise failed(key, f"{module_name} cannot be imported", error, module_name) from error
+            hint = nearest(error.name, _beside(error.name))
             raise ConfigError(
-                f"{key}: {name}: {error}", next_step="install the package, or put its folder on PYTHONPATH"
+                f"{key}: {name}: {error}{hint}",
+                next_step="correct it" if hint else "install the package, or put its folder on PYTHONPATH",
             ) from error
         except (Exception, SystemExit) as error:  # the user's own code may raise anything
             raise failed(key, f"{module_name} cannot be imported", error, module_name) from error
@@ -129,6 +132,13 @@ def import_named(key: str, name: str, folder: str | None = None) -> Named:
             next_step=f"correct it, or add it to {module.__file__ or module_name}",
         )
     return Named(key, name, getattr(module, attribute))
+
+
+def _beside(module_name: str) -> list[str]:
+    """Modules that can be imported from where `module_name` was looked for."""
+    parent, dot, _ = module_name.rpartition(".")
+    places = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    return [f"{parent}{dot}{item.name}" for item in pkgutil.iter_modules(places)]
 
 
 def call_named(named: Named, arguments: Mapping[str, Any], arguments_key: str, seed: int = 0) -> Any:

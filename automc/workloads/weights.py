@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every key."""
 _AGAIN = "save the weights again: safetensors.torch.save_file(model.state_dict(), FILE)"
 
 
@@ -62,7 +64,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         stored = stored["state_dict"]
     if not isinstance(stored, dict) or not all(isinstance(item, torch.Tensor) for item in stored.values()):
         raise ConfigError(f"{path}: holds {type(stored).__name__}, not a state dict of tensors", next_step=_AGAIN)
-    return {str(key).removeprefix("module."): _array(tensor) for key, tensor in stored.items()}
+    return {str(key): _array(tensor) for key, tensor in stored.items()}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -82,6 +84,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray], where: str
     import torch
 
     wanted = model.state_dict()
+    weights = _unwrapped(weights, wanted)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in wanted]
     shared = [key for key in wanted if key in weights]
@@ -103,6 +106,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray], where: str
         for key in wanted
     }
     model.load_state_dict(filled)
+
+
+def _unwrapped(weights: Mapping[str, np.ndarray], wanted: Mapping[str, object]) -> Mapping[str, np.ndarray]:
+    """Without what DataParallel and torch.compile put before every key, where the model itself has no such name."""
+    for prefix in WRAPPERS:
+        foreign = not any(key.startswith(prefix) for key in wanted)
+        if foreign and weights and all(key.startswith(prefix) for key in weights):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
 
 
 def _few(keys: list[str]) -> str:

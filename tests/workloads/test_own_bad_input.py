@@ -96,6 +96,8 @@ def test_a_module_that_is_not_there_or_breaks_is_named_with_its_line(package: Pa
     assert "No module named 'no_such_package'" in made.refusal(data="no_such_package.x:y")
     fine = package()
     assert "has no function or class 'buidl'; did you mean build?" in fine.refusal(model=f"{fine.name}.net:buidl")
+    misspelt = fine.refusal(model=f"{fine.name}.nett:build")
+    assert f"No module named '{fine.name}.nett'; did you mean {fine.name}.net?" in misspelt
     assert "is no function or class, but dict" in package("build = {}\n").refusal()
 
 

@@ -36,6 +36,17 @@ def test_weights_come_back_from_every_kind_of_file(tmp_path: Path) -> None:
         assert weights_digest(model) == weights_digest(network(1))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_a_wrapper_put_before_every_key_is_no_part_of_it(prefix: str) -> None:
+    model = network()
+    load_weights(model, {f"{prefix}{key}": value for key, value in weights().items()}, "wrapped.npz")
+    assert weights_digest(model) == weights_digest(network(1))
+    own = nn.Sequential()
+    own.add_module("module", network())
+    load_weights(own, {f"module.{key}": value for key, value in weights().items()}, "own.npz")  # a name of its own
+    assert weights_digest(own[0]) == weights_digest(network(1))
+
+
 def test_half_precision_is_filled_as_single() -> None:
     model = network()
     load_weights(model, {key: value.astype(np.float16) for key, value in weights().items()}, "half")
