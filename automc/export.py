@@ -89,7 +89,9 @@ def export_onnx(
                 raise
             raise ExportError(
                 f"torch cannot export {type(model).__name__} to ONNX: {_first_cause(error)}",
-                next_step="rewrite the operation the message names, or leave the technique out that introduced it",
+                next_step=_BRANCHES
+                if "data-dependent" in str(error)
+                else "rewrite the operation the message names, or leave the technique out that introduced it",
             ) from error
     if program is None:
         raise ExportError(f"torch returned no ONNX program for {type(model).__name__}")
@@ -247,6 +249,12 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+_BRANCHES = (
+    "write what depends on values of tensors without Python's if, while or indices: torch.where for a choice by "
+    "element, torch.cond for a branch"
+)
 
 
 def _first_cause(error: BaseException) -> str:

@@ -139,3 +139,13 @@ def test_a_graph_that_differs_is_a_parity_error(exported: dict[str, onnx.ModelPr
 def test_a_wrong_number_of_inputs_is_refused(exported: dict[str, onnx.ModelProto]) -> None:
     with pytest.raises(ValueError, match="takes 1 inputs"):
         run_onnx(exported["lenet"], [np.zeros((1, 3, 32, 32), np.float32)] * 2)
+
+
+def test_control_flow_by_values_is_named_with_what_to_write_instead() -> None:
+    class Choosing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum() > 0 else x - 1
+
+    with pytest.raises(ExportError, match="torch cannot export Choosing") as refused:
+        export_onnx(Choosing().eval(), (torch.ones(1, 4),))
+    assert "torch.where" in str(refused.value.next_step)

@@ -162,7 +162,7 @@ def _refuse_weights_elsewhere(model: onnx.ModelProto, path: Path) -> None:
         if not place.is_relative_to(folder):
             raise ConfigError(
                 f"{path}: its weight {tensor.name} is kept in {named}, outside the model's folder",
-                next_step="save the model with its weights inside: onnx.save(onnx.load(FILE), ANOTHER)",
+                next_step=f"export it again with its weights inside, or with the file of weights beside {path.name}",
             )
         if not place.is_file():
             raise ConfigError(
