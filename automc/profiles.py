@@ -99,6 +99,10 @@ class Imported(Frozen):
     """What it cannot predict."""
 
 
+MOST_ERROR_PERCENT, MOST_NOISE_PERCENT = 20.0, 25.0
+"""Of a calibration of this machine: beyond these its neighbours were measured rather than its networks."""
+
+
 class HardwareProfile(Frozen):
     """Everything device-dependent, found by calibration and never a constant in code. Lives in <name>/profile.yaml."""
 
@@ -127,6 +131,17 @@ class HardwareProfile(Frozen):
     imported: Imported | None = None
     """None: calibrated by automc on the device itself. Of an imported one, channel_multiple 1 and the facts about int8
     say nothing: no table tells them."""
+
+    def good_for(self) -> tuple[Use, str]:
+        """What predictions by it are good for, and why. A calibration beside busy neighbours may be good for little."""
+        if self.imported is not None:
+            return self.imported.use, self.imported.reason
+        worst = max(self.held_out, key=lambda entry: entry.mape_percent, default=None)
+        if worst is not None and worst.mape_percent > MOST_ERROR_PERCENT:
+            return "rank only", f"{worst.precision} networks left out are {worst.mape_percent:.0f} % off in the mean"
+        if self.noise_floor_percent > MOST_NOISE_PERCENT:
+            return "rank only", f"two timings of one network differed by {self.noise_floor_percent:.0f} %"
+        return "limits", "" if worst is None else f"{worst.mape_percent:.1f} % mean error or less on networks left out"
 
 
 def cache_folder() -> Path:

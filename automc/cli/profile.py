@@ -120,6 +120,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
             f"percentile {protocol.percentile:g}",
         ),
         ("calibrated", _calibrated(profile)),
+        ("good for", ": ".join(part for part in profile.good_for() if part)),
     ):
         typer.echo(f"{key + ':':13} {value}")
     if profile.imported is not None:
@@ -128,7 +129,6 @@ def show(name: Name, as_json: AsJson = False) -> None:
             ("kind", table.kind),
             ("source", table.source),
             ("licence", table.licence),
-            ("good for", f"{table.use}: {table.reason}"),
             *(("cannot" if at == 0 else "", text) for at, text in enumerate(table.cannot)),
         ):
             typer.echo(f"{key + ':' if key else '':13} {value}")
@@ -206,6 +206,13 @@ def calibrate(
         print_json(profile.model_dump(mode="json"))
         return
     show(name)
+    use, why = profile.good_for()
+    if use == "rank only":
+        typer.echo(
+            f"\nwarning: this calibration ranks networks and no more ({why}): close what else runs here, then "
+            "calibrate again",
+            err=True,
+        )
 
 
 @commands.command()
@@ -245,7 +252,7 @@ def _kind(profile: HardwareProfile) -> str:
 
 
 def _use(profile: HardwareProfile) -> str:
-    return profile.imported.use if profile.imported else "limits"
+    return profile.good_for()[0]
 
 
 def _runtime(profile: HardwareProfile) -> str:

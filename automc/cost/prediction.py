@@ -148,6 +148,7 @@ def _notes(profile: HardwareProfile) -> tuple[str, ...]:
             f"that {here.runtime} {here.runtime_version} makes of the model on this host, and the device may fuse and "
             "lay out otherwise"
         )
-    if profile.imported is not None and profile.imported.use == "rank only":
-        notes.append(f"rank only: {profile.imported.reason}")
+    use, why = profile.good_for()
+    if use == "rank only":
+        notes.append(f"rank only: {why}")
     return tuple(notes)

@@ -195,9 +195,12 @@ def _usable_profile(config: SearchConfig, watch: Watcher) -> None:
         if config.profile != "host" or config.calibrate == "never":
             raise
     watch(Progress("calibrating", f"measuring this host ({config.calibrate})"))
-    calibrate_host(
+    made = calibrate_host(
         mode=config.calibrate, progress=lambda stage, share: watch(Progress("calibrating", f"{stage} {share:.0%}"))
     )
+    use, why = made.good_for()
+    if use == "rank only":
+        watch(Progress("calibrating", f"predictions will rank candidates and no more ({why}): this machine is busy"))
 
 
 def _measure_baseline(run: Run, evaluator: Evaluator, watch: Watcher) -> None:

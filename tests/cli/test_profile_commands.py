@@ -9,7 +9,7 @@ from made_up_device import save_made_up
 
 from automc.cost.calibration import Int8Probe, Probes, WidthProbe, load_calibration
 from automc.cost.graph import graph_from_onnx
-from automc.profiles import HeldOut, calibration_text, save_profile
+from automc.profiles import HeldOut, calibration_text, load_profile, save_profile
 
 
 @pytest.fixture
@@ -32,6 +32,30 @@ def test_list_names_device_runtime_and_held_out_error(automc, home: Path) -> Non
     assert "fp32 3.5 % (n=30)" in line
     names = [item["name"] for item in automc("profile", "list", "--json").json]
     assert "bench-board" in names
+
+
+@pytest.mark.parametrize(
+    ("error", "noise", "use", "why"),
+    [
+        (8.8, 3.7, "limits", "8.8 % mean error"),
+        (52.6, 3.7, "rank only", "fp32 networks left out are 53 % off in the mean"),
+        (8.8, 75.7, "rank only", "two timings of one network differed by 76 %"),
+    ],
+)
+def test_a_calibration_of_busy_neighbours_is_said_to_rank_and_no_more(
+    automc, home: Path, monkeypatch: pytest.MonkeyPatch, error: float, noise: float, use: str, why: str
+) -> None:
+    told = load_profile("bench-board")
+    held = told.held_out[0].model_copy(update={"mape_percent": error})
+    made = told.model_copy(update={"held_out": (held,), "noise_floor_percent": noise})
+    save_profile(made, {}, home / "profiles" / "bench-board")
+    line = next(line for line in automc("profile", "list").out.splitlines() if line.startswith("bench-board"))
+    assert f"  {use}  " in line
+    shown = automc("profile", "show", "bench-board").out
+    assert any(line.startswith("good for:") and use in line and why in line for line in shown.splitlines())
+    monkeypatch.setattr("automc.measure.calibrate.calibrate_host", lambda *_, **__: made)
+    err = automc("profile", "calibrate", "bench-board", "--quick").err
+    assert ("ranks networks and no more" in err) == (use == "rank only")
 
 
 def test_show_tells_what_calibration_found_and_how_wrong_it_is(automc, home: Path) -> None:
