@@ -272,7 +272,8 @@ class Loop:
             self.run.journal.append("promoted", round=number, rung=index, ids=list(ids), cut=cut)
         elif recorded[0]["ids"] != ids:
             raise diverged(self.run, f"rung {index} would promote {ids}, the journal has {recorded[0]['ids']}")
-        self.conductor.tally.rung_total = len(chosen)
+        known, seed = self.conductor.trials, self.settings.seed
+        self.conductor.tally.expect(index, sum((name, index, seed) not in known for name in ids))
         teacher = self._reference_at(len(self.settings.rungs) - 1)
         keys = []
         for trial in chosen:

@@ -72,6 +72,10 @@ class Tally:
         elif spent is not None:
             self._untrained = (self._untrained[0] + 1, self._untrained[1] + spent.seconds)
 
+    def expect(self, rung: int, more: int) -> None:
+        """`more` candidates are to end at `rung`, besides those that have, in earlier rounds or ahead of the others."""
+        self.rung_total = self._done.get(rung, 0) + more
+
     def progress(self, trial: Trial | None = None) -> Progress:
         return Progress(
             "searching",

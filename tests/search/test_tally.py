@@ -29,6 +29,17 @@ def test_time_left_is_unknown_until_every_pace_has_been_seen() -> None:
     assert tally.progress().seconds_left == pytest.approx(24.5)
 
 
+def test_a_rung_that_is_repeated_expects_what_is_new_besides_what_it_has_had() -> None:
+    tally = Tally((Rung(candidates=4, steps=0), Rung(candidates=2, steps=100)), workers=1)
+    for name in ("a", "b"):
+        tally.add(done(name, 1, 1.0, 100))
+    tally.rung = 1
+    tally.expect(1, 3)  # a second round: `a` stays, three are new
+    for name in ("c", "d", "e"):
+        tally.add(done(name, 1, 1.0, 100))
+    assert (tally.progress().rung_done, tally.progress().rung_total) == (5, 5)
+
+
 def test_failures_and_the_best_of_the_highest_rung_are_counted() -> None:
     tally = Tally((Rung(candidates=4, steps=0), Rung(candidates=2, steps=100)), workers=1)
     tally.add(done("a", 0, 1.0, 0, accuracy=0.9))
