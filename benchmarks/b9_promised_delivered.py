@@ -30,6 +30,7 @@ from automc.workloads.registry import create_workload
 
 ANCHOR = "nobody publishes it"
 GOALS = "accuracy exact to the sample; latency within its stated interval in 90 % of bundles"
+TRIES = 3
 MEMORY = """
 import json, sys
 from pathlib import Path
@@ -114,18 +115,23 @@ def delivered(bundle: Path, reference: Path, data: Mapping[str, Path]) -> list[d
         ).stdout
         lines.append(_interval("memory_mb", promised["memory_mb"], float(json.loads(done))))
     if expected["speedup"] is not None and bundle != reference:
-        timed = subprocess.run(
-            [sys.executable, "-m", "automc.cli.main", "bench", str(reference), str(bundle), "--json"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        here = json.loads(timed.stdout)[str(bundle)]
-        line = _interval("speedup", expected["speedup"], here["speedup"])
-        apart = here["speedup_high"] < expected["speedup"]["low"] or here["speedup_low"] > expected["speedup"]["high"]
-        lines.append({**line, "intervals_meet": not apart})
+        lines.append(_speedup(expected["speedup"], reference, bundle))
     if "energy_mj" in promised:
         kind = promised["energy_mj"]["kind"]
         lines.append({"figure": "energy_mj", "promised": promised["energy_mj"], "held": None, "why": f"{kind} only"})
     return lines
+
+
+def _speedup(promised: Mapping[str, Any], reference: Path, bundle: Path) -> dict[str, Any]:
+    """Against the bundle of the reference; not re-measured where the machine is too noisy TRIES times."""
+    command = [sys.executable, "-m", "automc.cli.main", "bench", str(reference), str(bundle), "--json"]
+    for _ in range(TRIES):
+        timed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if timed.returncode == 0:
+            here = json.loads(timed.stdout)[str(bundle)]
+            apart = here["speedup_high"] < promised["low"] or here["speedup_low"] > promised["high"]
+            return {**_interval("speedup", promised, here["speedup"]), "intervals_meet": not apart}
+    return {"figure": "speedup", "promised": dict(promised), "held": None, "why": timed.stderr.strip()[-200:]}
 
 
 def _line(figure: str, promised: Any, value: float | None, held: bool) -> dict[str, Any]:
