@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml setup.py $(CONSTRAINTS) scripts/install
 test: setup  ## every test, in two processes; those that need data run where AUTOMC_DATA names the folder
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-demo: setup  ## the main job on the embedded digits: about four minutes on two cores
+demo: setup  ## the main job on the embedded digits: three to five minutes on two cores
 	$(BIN)/automc demo $(if $(RUN),--run $(RUN))
 
 lint: setup  ## ruff and mypy --strict
