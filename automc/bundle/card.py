@@ -44,7 +44,7 @@ INTERVALS: dict[tuple[str, str], tuple[str, str]] = {
         "repeats",
         "no confidence interval: from the lowest to the highest {percentile}th percentile that a single pass gave, "
         "both widened by the noise floor of the device, within which nine in ten repeats of the calibration lay, and "
-        "where the device was disturbed all the while, down to what it may be without. The figure is the lowest of an "
+        "down to what it may be without the neighbours that slowed an anchor beside it. The figure is the lowest of an "
         "undisturbed pass, because disturbances only ever lengthen a run; under load expect the upper end or more",
     ),
     ("speedup", "measured"): (

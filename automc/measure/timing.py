@@ -43,7 +43,8 @@ class Timing:
     machine at its usual speed, where there are LEAST_BLOCKS: neighbours do not slow all networks alike.
     calm: whether p10_ms comes from a pass that met the machine at its usual speed; if not, it is too slow by an
     unknown factor.
-    slowdown: how many times as long as usual the anchor took in the calmest pass; 1.0 where that counts as calm.
+    slowdown: how many times as long as usual the anchor took in the calmest pass, at least 1.0; up to CALM_RATIO counts
+    as calm.
     """
 
     n: int
@@ -60,8 +61,8 @@ class Timing:
     def repeats_ms(self, noise_percent: float) -> tuple[float, float]:
         """(low, high) that p10_ms is to be expected within when it is measured again.
 
-        The lowest and the highest pass, both widened by the device's noise floor, and downwards by what a disturbed
-        machine may have added.
+        The lowest and the highest pass, both widened by the device's noise floor, and downwards by what neighbours may
+        have added.
         """
         noise = 1.0 + noise_percent / 100
         return min(self.pass_p10_ms) / noise / self.slowdown, max(self.pass_p10_ms) * noise
@@ -158,7 +159,7 @@ def interleaved(
     if paired.sum() < LEAST_BLOCKS:
         paired[:] = True
     base = np.array(samples[reference].block_ms)
-    slowdown = 1.0 if any(calm) else min(spells) / _usual_ms(anchor, known_ms)
+    slowdown = max(1.0, min(spells) / _usual_ms(anchor, known_ms))
     return {
         name: _summary(entry, (base / np.array(entry.block_ms))[paired], percentile, generator, calm, slowdown)
         for name, entry in samples.items()
