@@ -16,7 +16,7 @@ from automc.cost.graph import graph_from_onnx, graph_from_trace
 from automc.errors import ConfigError, RunError, RunInterrupted, StaleCalibrationError
 from automc.export import export_onnx
 from automc.measure.fingerprint import host_fingerprint
-from automc.profiles import load_profile
+from automc.profiles import HardwareProfile, load_profile
 from automc.run import Run
 from automc.search.loop import resume, search
 from automc.search.progress import Progress
@@ -145,9 +145,10 @@ def stale_host(
     host = paper_device(config, home / "profiles" / "host", "abacus", "host")
     modes: list[str] = []
 
-    def calibrate(*, mode: str, progress: object) -> None:
+    def calibrate(*, mode: str, progress: object) -> HardwareProfile:
         modes.append(mode)
         paper_device(config, host, None, "host")
+        return load_profile(str(host))
 
     monkeypatch.setattr("automc.measure.calibrate.calibrate_host", calibrate)
     return config.model_copy(update={"profile": "host"}), modes
