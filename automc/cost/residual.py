@@ -65,7 +65,7 @@ class Residual:
 def place_of(row: KernelRow, machine: Machine) -> Floats:
     """(d,) where a kernel stands in its class: sizes in octaves, and how far channels miss a whole block."""
     shape = row.input_shapes[0] if row.input_shapes else row.output_shape
-    inputs, outputs = channels_of(shape, row), channels_of(row.output_shape, row)
+    inputs, outputs = (channels_of(one, row) if len(one) > 1 else prod(one) for one in (shape, row.output_shape))
     return np.array([
         *(log(1 + value, 2) for value in (row.macs, row.bytes_weights, inputs, outputs)),
         log(1 + prod(row.output_shape) / max(1, outputs), 2),

@@ -126,8 +126,9 @@ class Rail:
 class JetsonCounter:
     """Power rails of an NVIDIA Jetson (INA3221 monitors, the kernel's hwmon files: mV and mA), sampled by a thread.
 
-    Where a rail feeds the whole module it alone is read, else the rails are summed. They are sampled every SAMPLING_S
-    and integrated by the trapezoidal rule; inference leaves the interpreter, so the thread keeps up.
+    Where a rail feeds the whole module it alone is read, else the rails are summed. From a mark until `spent_mj` is
+    asked they are sampled every SAMPLING_S and integrated by the trapezoidal rule; inference leaves the interpreter, so
+    the thread keeps up. At other times nothing is sampled: it would disturb what else is timed.
     """
 
     least_s = LEAST_S
@@ -142,13 +143,26 @@ class JetsonCounter:
         self._lock = threading.Lock()
         self._last = (clock(), self._watts())
         self._total_mj = 0.0
-        threading.Thread(target=self._sample_forever, name="power rails", daemon=True).start()
+        self._sampling: threading.Event | None = None
 
     @property
     def source(self) -> EnergySource:
         return EnergySource(kind="jetson", detail=f"power rails {', '.join(rail.name for rail in self._rails)}")
 
     def mark(self) -> float:
+        if self._sampling is None:
+            self._sampling = threading.Event()
+            threading.Thread(target=self._sample, args=(self._sampling,), name="power rails", daemon=True).start()
+        return self._read()
+
+    def spent_mj(self, start: float, end: float) -> float:
+        if self._sampling is not None:
+            self._sampling.set()
+            self._sampling = None
+        return end - start
+
+    def _read(self) -> float:
+        """Millijoules since the first reading."""
         with self._lock:
             now, watts = self._clock(), self._watts()
             before, earlier = self._last
@@ -156,16 +170,12 @@ class JetsonCounter:
             self._last = now, watts
             return self._total_mj
 
-    def spent_mj(self, start: float, end: float) -> float:
-        return end - start
-
     def _watts(self) -> float:
         return sum(rail.watts() for rail in self._rails)
 
-    def _sample_forever(self) -> None:
-        while True:
-            time.sleep(SAMPLING_S)
-            self.mark()
+    def _sample(self, ended: threading.Event) -> None:
+        while not ended.wait(SAMPLING_S):
+            self._read()
 
 
 def _rails_of(monitor: Path) -> Sequence[Rail]:

@@ -30,16 +30,14 @@ def measure_energy_mj(
     run: Callable[[], object],
     counter: EnergyCounter,
     *,
-    seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Millijoules of one `run`, idle power subtracted: repeats for at least `seconds`, after as long an idle spell.
+    """Millijoules of one `run`, idle power subtracted: repeats for the counter's least time after idling as long.
 
-    seconds: by default the counter's own least. Raises MeasurementError where the runs took no more than idling: the
-    counter then says nothing about them.
+    Raises MeasurementError where the runs took no more than idling: the counter then says nothing about them.
     """
-    least_s = counter.least_s if seconds is None else seconds
+    least_s = counter.least_s
     idle_s, idle_mj, _ = _spell(counter, lambda: sleep(least_s), least_s, clock)
     busy_s, busy_mj, runs = _spell(counter, run, least_s, clock)
     idle = idle_mj / idle_s * busy_s

@@ -90,7 +90,11 @@ def test_looking_at_a_run_does_not_keep_others_from_going_on_with_it(tmp_path: P
     with (tmp_path / "run" / ".lock").open() as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
-        Run.open(tmp_path / "run", writable=True).close()
+        run = Run.open(tmp_path / "run", writable=True)
+        with pytest.raises(BlockingIOError):  # it waited for the look to end, and has the run to itself
+            fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        run.close()
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_a_run_that_is_being_written_is_said_to_run(automc, tmp_path: Path) -> None:

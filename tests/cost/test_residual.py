@@ -11,7 +11,7 @@ from automc.cost.calibration import StoredResidual
 from automc.cost.features import features, kernel_class
 from automc.cost.fit import Fit, Observation, fit
 from automc.cost.kernels import KernelGraph, KernelRow
-from automc.cost.residual import MOST, Residual, learn
+from automc.cost.residual import MOST, Residual, learn, place_of
 from automc.cost.tiles import Machine
 
 MACHINE = Machine(block=16, cache_bytes=1 << 20)
@@ -98,6 +98,12 @@ def test_a_correction_fades_away_from_what_was_timed_and_is_bounded() -> None:
     )  # four times as long, at most e**0.4
     assert abs(learnt.log_factor(conv(4096, 512), kind, MACHINE)) < 1e-3
     assert learnt.log_factor(conv(64), "Relu.fp32", MACHINE) == 0.0
+
+
+def test_kernels_of_single_numbers_and_of_vectors_have_a_place_too() -> None:
+    for shape in ((), (8,), (1, 8)):
+        row = KernelRow("g", "Gather", "fp32", "nchw", (shape,), shape, 0, 32, 32, 0)
+        assert np.isfinite(place_of(row, MACHINE)).all()
 
 
 def test_a_stored_correction_says_the_same() -> None:

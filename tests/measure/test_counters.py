@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,11 +104,16 @@ def monitor(root: Path, channels: dict[str, tuple[int, int]], place: str = "1-00
     return folder
 
 
+def sampling() -> bool:
+    return any(thread.name == "power rails" for thread in threading.enumerate())
+
+
 def test_the_rails_of_a_jetson_are_summed_and_integrated(tmp_path: Path) -> None:
     folder = monitor(tmp_path, {"VDD_GPU_SOC": (19000, 200), "VDD_CPU_CV": (19000, 100)})
     monitor(tmp_path, {"VDDQ": (5000, 60)}, "1-0041")
     counter = JetsonCounter(tmp_path)
     assert counter.source == EnergySource(kind="jetson", detail="power rails VDD_GPU_SOC, VDD_CPU_CV, VDDQ")
+    assert not sampling()  # nothing that would disturb a timing before it is asked
     began, start = time.monotonic(), counter.mark()
     time.sleep(0.2)
     took, end = time.monotonic() - began, counter.mark()
@@ -121,7 +127,12 @@ def test_the_rails_of_a_jetson_are_summed_and_integrated(tmp_path: Path) -> None
     end = counter.mark()
     moments.append(time.monotonic())
     fast, slow = moments[1] - moments[0], moments[2] - moments[1]
+    assert sampling()
     assert counter.spent_mj(start, end) == pytest.approx(1e3 * (fast * 21.2 + slow * 6.0), rel=0.25)
+    deadline = time.monotonic() + 5
+    while sampling() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not sampling()
 
 
 def test_a_rail_that_feeds_the_others_is_not_added_to_them(tmp_path: Path) -> None:
