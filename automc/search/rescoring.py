@@ -148,12 +148,14 @@ def rescore(
     device = load_profile(str(folder))
     own = (device.fingerprint, device.calibration_digest) == (mine.fingerprint, mine.calibration_digest)
     constraints, dropped = _constraints(run, limits, own=own)
-    if device.imported is not None:
-        good_for = "good enough to decide limits" if device.imported.use == "limits" else "good for ranking only"
-        said = f"{device.name} is {good_for}: {device.imported.reason}"
+    use, reason = device.good_for()
+    if device.imported is not None or (use == "rank only" and not measure):
+        good_for = "good enough to decide limits" if use == "limits" else "good for ranking only"
+        said = f"{device.name} is {good_for}: {reason}"
         if not insist:
             _require_limits(device, load_calibration(device, folder).measured_energy, limits or {}, said)
-        dropped.append(f"{said}. Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in.")
+        elsewhere = f". Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in."
+        dropped.append(said + (elsewhere if device.imported is not None else "."))
     if measure:
         from automc.measure.fingerprint import check_fingerprint
 
@@ -181,11 +183,11 @@ def rescore(
 def _require_limits(
     device: HardwareProfile, energy: MeasuredEnergy | None, limits: Mapping[str, float | None], said: str
 ) -> None:
-    """Raises ConfigError where a limit is set that the table the profile comes from says too little for.
+    """Raises ConfigError where a limit is set that the profile, or the table it comes from, says too little for.
 
     energy: what was fitted where energy was measured. said: how good the profile's latencies are, and why.
     """
-    ranks_only = device.imported is not None and device.imported.use == "rank only"
+    ranks_only = device.good_for()[0] == "rank only"
     table = f"{device.name} comes from a table of {'latencies' if energy is None else 'latencies and energies'} alone"
     use, reason = ("rank only", table) if energy is None else energy.use()
     if energy is not None and use == "rank only":
@@ -193,7 +195,7 @@ def _require_limits(
     why = {
         "max_latency_ms": said if ranks_only else None,
         "max_energy_mj": said if ranks_only else reason if use == "rank only" else None,
-        "max_memory_mb": said if ranks_only else table,
+        "max_memory_mb": None if device.imported is None else said if ranks_only else table,  # no matter of timing
     }
     for key in OF_THE_DEVICE:
         if limits.get(key) is not None and why[key] is not None:

@@ -92,6 +92,19 @@ def test_a_profile_that_only_ranks_judges_no_limit_unless_the_user_insists(run: 
     assert "other is good for ranking only: 9 networks" in notes
 
 
+def test_a_calibration_of_busy_neighbours_judges_no_limit_either(run: Run, home: Path, tmp_path) -> None:
+    shutil.copytree(home / "other", tmp_path / "busy")
+    profile = json.loads((tmp_path / "busy" / "profile.yaml").read_text()) | {"noise_floor_percent": 75.7}
+    (tmp_path / "busy" / "profile.yaml").write_text(json.dumps(profile))
+    busy = str(tmp_path / "busy")
+    with pytest.raises(ConfigError, match="good for ranking only: two timings of one network differed by 76 %"):
+        run.rescore(busy, max_latency_ms=4)
+    assert run.rescore(busy, max_latency_ms=4, insist=True).constraints.max_latency_ms == 4
+    assert run.rescore(busy, max_memory_mb=400).constraints.max_memory_mb == 400
+    assert any("good for ranking only" in note for note in run.rescore(busy).notes)
+    assert run.rescore(str(home / "other"), max_latency_ms=4).constraints.max_latency_ms == 4  # a calm one does
+
+
 def test_a_table_of_latencies_judges_them_but_neither_memory_nor_energy(run: Run, home: Path, tmp_path) -> None:
     profile = imported(home, tmp_path / "board", "limits")
     assert run.rescore(profile, max_latency_ms=4).constraints.max_latency_ms == 4
