@@ -40,15 +40,18 @@ def bench(
     Example: automc bench base.onnx runs/demo/bundle --meter wattmeter.csv
     """
     from automc.cost.graph import load_onnx, with_batch
+    from automc.measure.fingerprint import known_anchor_ms
     from automc.measure.sessions import SessionSettings
     from automc.measure.timing import interleaved
+    from automc.profiles import cache_folder
 
     files = {str(path): onnx_file(path) for path in models}
     for file in files.values():
         with_batch(load_onnx(file), None)  # refuses what no size is known of, as `predict` does
     settings = SessionSettings(threads=threads)
     counter = _counter(meter) if energy or meter is not None else None
-    timings = interleaved(files, settings, runs=runs, passes=passes, known_ms=_usual_anchor_ms(threads))
+    usual_ms = known_anchor_ms(cache_folder() / "profiles" / "host", threads)
+    timings = interleaved(files, settings, runs=runs, passes=passes, known_ms=usual_ms)
     energies = {}
     if counter is not None:
         from automc.measure.energy import measure_models_mj
@@ -80,19 +83,6 @@ def bench(
     )  # fmt: skip
     if counter is not None:
         typer.echo(f"energy of one inference from {counter.source.detail}, idle power subtracted")
-
-
-def _usual_anchor_ms(threads: int) -> float | None:
-    """What the anchor of the timing protocol takes on this machine when calm, where a calibration of it says so."""
-    from automc.errors import ConfigError
-    from automc.measure.fingerprint import host_fingerprint
-    from automc.profiles import load_profile
-
-    try:
-        host = load_profile("host")
-    except ConfigError:
-        return None
-    return host.anchor_ms if (host.fingerprint, host.threads) == (host_fingerprint(), threads) else None
 
 
 def _counter(meter: Path | None) -> EnergyCounter:

@@ -24,7 +24,7 @@ from automc.errors import ConfigError
 from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
-from automc.measure.fingerprint import cache_bytes, host_fingerprint
+from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
@@ -39,7 +39,6 @@ from automc.profiles import (
     MeasurementProtocol,
     cache_folder,
     calibration_text,
-    load_profile,
     require_writable,
     save_profile,
 )  # fmt: skip
@@ -100,7 +99,7 @@ def calibrate_host(
     require_writable(target.parent)  # now, and not after minutes of measuring
     kept = Unfinished.beside(target, _comparable(mode, threads, seed))
     started -= sum(kept.spent_s.values())
-    clock = Stopwatch(settings, Anchor(settings, known_ms=_known_anchor_ms(target, threads)), tell, kept)
+    clock = Stopwatch(settings, Anchor(settings, known_ms=known_anchor_ms(target, threads)), tell, kept)
     tell("probing int8 and channel widths", 0.0)
     probes = Probes(
         int8=int8_probes(settings, clock.anchor, seed=seed),
@@ -233,17 +232,6 @@ def _comparable(mode: Mode, threads: int, seed: int) -> dict[str, JsonValue]:
         "machine": host_fingerprint().model_dump(mode="json"), "mode": mode, "threads": threads, "seed": seed,
         "automc": version("automc"),
     }  # fmt: skip
-
-
-def _known_anchor_ms(folder: Path, threads: int) -> float | None:
-    """The anchor of an earlier calibration of this very machine in `folder`; None where there is none."""
-    if not (folder / "profile.yaml").is_file():
-        return None
-    try:
-        earlier = load_profile(str(folder))
-    except ConfigError:
-        return None  # it is about to be replaced
-    return earlier.anchor_ms if earlier.fingerprint == host_fingerprint() and earlier.threads == threads else None
 
 
 def _of_many_sizes(

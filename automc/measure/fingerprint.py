@@ -7,8 +7,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from automc.errors import StaleCalibrationError
-from automc.profiles import Fingerprint, HardwareProfile
+from automc.errors import ConfigError, StaleCalibrationError
+from automc.profiles import Fingerprint, HardwareProfile, load_profile
 
 # Instruction sets that change which kernels the runtime picks.
 _RELEVANT = (
@@ -77,3 +77,17 @@ def _cpu_name(text: str) -> str:
     name = _first(text, "model name") or platform.processor() or platform.machine()
     numbers = [_first(text, key) for key in ("cpu family", "model", "stepping")]
     return f"{name} ({'/'.join(number or '?' for number in numbers)})" if any(numbers) else name
+
+
+def known_anchor_ms(folder: Path, threads: int) -> float | None:
+    """What the timing protocol's anchor takes when this very machine is calm, by the profile in `folder`.
+
+    None where there is no profile, or it is another machine's or of another number of threads.
+    """
+    if not (folder / "profile.yaml").is_file():
+        return None
+    try:
+        earlier = load_profile(str(folder))
+    except ConfigError:
+        return None  # whoever reads it for more says what is wrong with it
+    return earlier.anchor_ms if earlier.fingerprint == host_fingerprint() and earlier.threads == threads else None

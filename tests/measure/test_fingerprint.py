@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from bundle_samples import profile as paper_profile
+from pathlib import Path
 
+import pytest
+import yaml
+from bundle_samples import profile as paper_profile
+from bundle_samples import tiny_model
+from made_up_device import save_made_up
+
+from automc.cost.graph import graph_from_onnx
 from automc.errors import StaleCalibrationError
-from automc.measure.fingerprint import cache_bytes, check_fingerprint, host_fingerprint
+from automc.measure.fingerprint import cache_bytes, check_fingerprint, host_fingerprint, known_anchor_ms
 
 
 def test_this_machine_is_the_same_machine_twice() -> None:
@@ -31,3 +37,16 @@ def test_every_difference_is_named_with_the_next_command() -> None:
 
 def test_a_core_has_a_cache_of_its_own() -> None:
     assert 2**14 <= cache_bytes() <= 2**28
+
+
+def test_the_anchor_of_a_calm_machine_is_known_by_a_profile_of_this_very_machine_alone(tmp_path: Path) -> None:
+    graphs = [graph_from_onnx(tiny_model())]
+    assert known_anchor_ms(tmp_path / "none", 1) is None
+    for name, where, known in (("own", host_fingerprint(), 0.03), ("other", None, None)):
+        made = save_made_up(tmp_path / name, graphs, name, where)
+        stored = yaml.safe_load((tmp_path / name / "profile.yaml").read_text()) | {"anchor_ms": 0.03}
+        (tmp_path / name / "profile.yaml").write_text(yaml.safe_dump(stored))
+        assert known_anchor_ms(tmp_path / name, made.threads) == known
+        assert known_anchor_ms(tmp_path / name, made.threads + 1) is None
+    (tmp_path / "own" / "profile.yaml").write_text("name: [\n")
+    assert known_anchor_ms(tmp_path / "own", 1) is None
