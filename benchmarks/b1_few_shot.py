@@ -195,7 +195,7 @@ def judged(fit: FewShotFit, work: np.ndarray, latency: np.ndarray) -> dict[str, 
         "spearman": float(spearmanr(predicted, latency).statistic),
         "within_5": float(np.mean(error <= 0.05)),
         "within_10": float(np.mean(error <= 0.10)),
-        "coverage": float(np.mean(error <= fit.error)),
+        "coverage": float(np.mean(error <= fit.half_width(work))),
     }
 
 

@@ -104,7 +104,7 @@ def run(arm: Arm, space: SearchSpace) -> Record:
     prediction = predicted(problem, arm.samples, arm.seed)
     beyond = np.zeros(len(problem.points), dtype=np.bool_)
     if arm.kind == "limit":
-        beyond = prediction.costs[:, 1] * (1 - prediction.error[1]) > LIMIT_MS
+        beyond = prediction.costs[:, 1] * (1 - prediction.error[:, 1]) > LIMIT_MS
     prices = _prices(arm, problem, prediction)
     strategy = create_strategy(
         arm.plugin,

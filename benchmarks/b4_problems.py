@@ -95,7 +95,7 @@ def problem_of(column: str, kind: str) -> Problem:
 
 @dataclass(frozen=True)
 class Prediction:
-    """costs: (n, m) predicted, the first column (accuracy) NaN. error: (m,) relative, kept by 90 % when left out.
+    """costs: (n, m) predicted, the first column (accuracy) NaN. error: (n, m) half the 90 % interval, relative.
 
     reachable: share of the true front's volume that the cells on the front by prediction have.
     """
@@ -109,10 +109,10 @@ def predicted(problem: Problem, samples: int, seed: int) -> Prediction:
     """Every cell's costs by a fit to `samples` measured ones, drawn by `seed`."""
     usable = np.flatnonzero(np.isfinite(problem.points).all(axis=1))
     chosen = np.random.default_rng(seed).choice(usable, samples, replace=False)
-    costs, error = np.full(problem.points.shape, np.nan), np.full(problem.points.shape[1], np.nan)
+    costs, error = np.full(problem.points.shape, np.nan), np.full(problem.points.shape, np.nan)
     for j in range(1, costs.shape[1]):
         fit = fit_few_shot(problem.work[chosen], problem.points[chosen, j])
-        costs[:, j], error[j] = fit.predict(problem.work), fit.error
+        costs[:, j], error[:, j] = fit.predict(problem.work), fit.half_width(problem.work)
     believed = np.column_stack([problem.points[:, 0], costs[:, 1:]])[usable]
     emitted = problem.points[usable][non_dominated(believed)]
     return Prediction(costs, error, hypervolume(emitted, problem.corner) / problem.best)

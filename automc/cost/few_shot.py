@@ -21,19 +21,26 @@ SHRINKAGES = (1e-3, 1e-2, 3e-2, 1e-1)
 LEAST = 3
 FOLDS = 50
 """Up to as many measurements, each is left out alone; of more, every FOLDS-th together."""
+LEVEL = 0.9
+"""Share of the networks whose cost lies within the stated interval, where errors are normal."""
 _TRUST = 0.1  # of the prior that `choose` adds to: below it, an axis of the columns counts as unexplored
+_PRIOR = (
+    0.02  # the same for intervals; of 0.01 to 0.3 nearest to LEVEL on HELP's devices that no benchmark here reports
+)
 
 
 @dataclass(frozen=True)
 class FewShotFit:
     """coefficients: (k + 1,) cost per unit of each column, then what every network costs.
 
-    error: |predicted / measured - 1| that 90 % of the measurements keep when left out, as far as their number tells.
+    reach: relative error that LEVEL of networks keep whose columns the measurements tell all about.
+    doubt: (k + 1, k + 1) what is left open about the coefficients, in units of the error of one measurement.
     left_out: (n,) predicted / measured of each measurement by the fit to the others.
     """
 
     coefficients: Floats
-    error: float
+    reach: float
+    doubt: Floats
     shrinkage: float
     samples: int
     left_out: Floats
@@ -43,6 +50,17 @@ class FewShotFit:
         values = np.asarray(columns, dtype=np.float64)
         predicted: Floats = values @ self.coefficients[:-1] + self.coefficients[-1]
         return predicted
+
+    def half_width(self, columns: npt.ArrayLike) -> Floats:
+        """(n,) of the LEVEL intervals of `predict`, as shares of what it says: wider, the less like what was measured.
+
+        Interval of a prediction by least squares, with Student's quantile at the degrees of freedom that are left.
+        """
+        values = np.asarray(columns, dtype=np.float64)
+        said = np.maximum(self.predict(values), np.finfo(np.float64).tiny)
+        rows = np.column_stack([values, np.ones(len(values))]) / said[:, None]
+        wide: Floats = self.reach * np.sqrt(1.0 + _leverage(rows, self.doubt))
+        return wide
 
 
 def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
@@ -61,8 +79,35 @@ def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
     design = np.column_stack([work, np.ones(len(cost))]) / cost[:, None]
     left_out = {shrinkage: _left_out(design, shrinkage) for shrinkage in SHRINKAGES}
     best = min(SHRINKAGES, key=lambda shrinkage: float(np.mean(np.abs(left_out[shrinkage] - 1.0))))
-    error = float(np.quantile(np.abs(left_out[best] - 1.0), 0.9, method="higher"))
-    return FewShotFit(robust_non_negative(design, best), error, best, len(cost), left_out[best])
+    coefficients = robust_non_negative(design, best)
+    doubt = _doubt(design)
+    reach = _reach(design @ coefficients - 1.0, _leverage(design, doubt))
+    return FewShotFit(coefficients, reach, doubt, best, len(cost), left_out[best])
+
+
+def _doubt(design: Floats) -> Floats:
+    """(k, k) covariance of the coefficients in units of a measurement's variance; columns that are 0 throughout are
+    left out of it."""
+    scale = np.sqrt((design**2).mean(axis=0))
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    scaled = design * inverse
+    found: Floats = np.linalg.inv(_PRIOR * np.eye(design.shape[1]) + scaled.T @ scaled) * np.outer(inverse, inverse)
+    return found
+
+
+def _leverage(rows: Floats, doubt: Floats) -> Floats:
+    """(n,) variance of a prediction for `rows`, in units of a measurement's."""
+    found: Floats = np.einsum("ij,jk,ik->i", rows, doubt, rows)
+    return found
+
+
+def _reach(residuals: Floats, leverage: Floats) -> float:
+    """Half width, at LEVEL, of what measurements lie about a fit that left these residuals (n,)."""
+    from scipy.special import stdtrit
+
+    free = max(1.0, float((1.0 - leverage).sum()))
+    deviation = float(np.sqrt((residuals**2).sum() / free))
+    return float(stdtrit(free, (1.0 + LEVEL) / 2)) * deviation
 
 
 def _left_out(design: Floats, shrinkage: float) -> Floats:
