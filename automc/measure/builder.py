@@ -58,11 +58,13 @@ class GraphBuilder:
 
     # -- graph edges ---------------------------------------------------------------------------------------------
 
-    def input(self, shape: Sequence[int]) -> Value:
+    def input(self, shape: Sequence[int], *, plain: bool = False) -> Value:
+        """plain: stays in float whatever the scheme, and so does what reads it."""
         name = self._name("input")
         shape = (shape[0] * self.batch, *shape[1:])
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
-        return self._requantise(Value(name, shape), signed=True)
+        given = Value(name, shape)
+        return given if plain else self._requantise(given, signed=True)
 
     def lookup(self, tokens: int, rows: int, width: int) -> Value:
         """(batch, tokens, width): an embedding of `rows` entries, read at integer inputs."""

@@ -159,9 +159,27 @@ def squeeze_excite(b: GraphBuilder, draw: Draw) -> Value:
 
 
 def gemm(b: GraphBuilder, draw: Draw) -> Value:
+    """One, or two or three in a row on a vector, where what a call takes besides its work shows."""
     rows = 1 if draw.chance(0.7) else draw.integer(1, 128)
     inner, outer = draw.channels(4, 2048), draw.channels(2, 1024)
-    return b.gemm(b.input((rows, inner)), outer, act="Relu" if draw.chance(0.5) else None)
+    x = b.gemm(b.input((rows, inner)), outer, act="Relu" if draw.chance(0.5) else None)
+    for _ in range(draw.pick(0, 0, 1, 2) if rows == 1 else 0):
+        x = b.gemm(x, draw.channels(2, 512), act="Relu" if draw.chance(0.5) else None)
+    return x
+
+
+def unpacked(b: GraphBuilder, draw: Draw) -> Value:
+    """A layer whose weights are there at run time only: in int8 a file's whose input stayed in float, else a product
+    of activations."""
+    if draw.chance(0.3):
+        depth, channels = draw.channels(4, 256), draw.channels(4, 256)
+        size = _conv_size(draw, 9 * depth * channels)
+        return b.conv(b.input((1, depth, size, size), plain=True), channels, 3)
+    rows = 1 if draw.chance(0.7) else draw.integer(1, 64)
+    inner, outer = draw.channels(8, 4096), draw.channels(4, 512)
+    if b.scheme == "fp32":
+        return b.matmul(b.input((1, rows, inner)), b.input((1, inner, outer)))
+    return b.gemm(b.input((rows, inner), plain=True), outer)
 
 
 def linear(b: GraphBuilder, draw: Draw) -> Value:
@@ -318,6 +336,7 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "tokens": (tokens, 1),
     "conv_signal": (conv_signal, 9),
     "lookup": (lookup, 3),
+    "unpacked": (unpacked, 5),
 }
 LEAST = 2  # micro models of a kind, however few there are in all
 
