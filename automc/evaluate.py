@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from automc.trial import Failure, FailureKind, Figure, Metric, Provenance, Trial
 if TYPE_CHECKING:
     import numpy as np
     import onnx
+    import torch
     from torch import nn
 
     from automc.cost.kernels import KernelGraph, Precision
@@ -140,6 +141,7 @@ class Evaluator:
     def __init__(
         self, config: SearchConfig, workload: Workload, artifacts: ArtifactStore, profile_folder: Path, cache: Path
     ) -> None:
+        from automc.cost.parts import PartPrices
         from automc.cost.predictor import load_predictor
         from automc.cost.remembered import Lowerings
         from automc.profiles import load_profile
@@ -152,7 +154,7 @@ class Evaluator:
         self.predictor: Predictor = load_predictor(self.profile, profile_folder)
         self._teachers: dict[str, nn.Module] = {}
         self._lowerings = Lowerings()
-        self._latencies_ms: dict[Precision, dict[Hashable, float | str]] = {}
+        self._parts = PartPrices(self._lowered, lambda graph: self.predictor.predict(graph))
 
     @cached_property
     def base(self) -> nn.Module:
@@ -257,7 +259,9 @@ class Evaluator:
             calibration=lambda: self.workload.split("calibration"),
             cost=lambda model: self.cost(model, precision),
             seed=seed,
-            latencies_ms=self._latencies_ms.setdefault(precision, {}),
+            layers_ms=lambda network, layers, shape: self._parts.milliseconds(
+                network, self.workload.example_inputs(), layers, shape, precision
+            ),
         )
 
     def cost(self, model: nn.Module, precision: Precision) -> Costs:
@@ -266,8 +270,10 @@ class Evaluator:
 
     def kernels(self, model: nn.Module, precision: Precision) -> KernelGraph:
         """Kernel rows of a torch network at `precision`, as the predictor reads them. Raises UnseenOperatorError."""
-        inputs, scheme = self.workload.example_inputs(), self.profile.int8
-        return self._lowerings.graph(model, inputs, precision, scheme, self.predictor.level)
+        return self._lowered(model, self.workload.example_inputs(), precision)
+
+    def _lowered(self, model: nn.Module, inputs: tuple[torch.Tensor, ...], precision: Precision) -> KernelGraph:
+        return self._lowerings.graph(model, inputs, precision, self.profile.int8, self.predictor.level)
 
     def scores(self, graph: onnx.ModelProto, split: SplitName) -> np.ndarray:
         """(n,) metric of every sample of `split`, from the ONNX graph in ONNX Runtime."""

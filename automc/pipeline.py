@@ -13,7 +13,15 @@ from automc.candidate import Step
 from automc.errors import CompressionError, InfeasibleCandidate
 from automc.techniques.plan import Plan
 from automc.techniques.registry import get_technique
-from automc.techniques.technique import GraphTechnique, Params, Phase, PlanContext, RecoveryTechnique, Technique
+from automc.techniques.technique import (
+    GraphTechnique,
+    ModelTechnique,
+    Params,
+    Phase,
+    PlanContext,
+    RecoveryTechnique,
+    Technique,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -96,18 +104,29 @@ def apply(
     return Compressed(model, tuple(plans), trained)
 
 
-def plan_and_apply(model: nn.Module, step: Step, context: PlanContext, on: nn.Module) -> nn.Module:
-    """What one MODEL step, planned on `model`, makes of `on`: the same network, or its shapes on the meta device."""
+def shapes_after(model: nn.Module, step: Step, context: PlanContext, shapes: nn.Module) -> nn.Module:
+    """The shapes that one MODEL step on `model` leaves. shapes: of `model`, on the meta device.
+
+    Where the technique can outline what it would leave, nothing is weighed. Raises as `apply`.
+    """
     (item,) = resolve([step])
-    compressed: nn.Module = item.technique.apply(on, _planned(item, model, context))
+    _check_takes(item, model)
+    outline = (
+        item.technique.outline(model, item.params, context) if isinstance(item.technique, ModelTechnique) else None
+    )
+    compressed: nn.Module = item.technique.apply(shapes, outline or _planned(item, model, context))
     return compressed
 
 
 def _planned(item: Resolved, model: Any, context: PlanContext) -> Plan:
+    _check_takes(item, model)
+    return _finite(item.technique.plan(model, item.params, context))
+
+
+def _check_takes(item: Resolved, model: Any) -> None:
     reason = item.technique.refuses(model)
     if reason is not None:
         raise InfeasibleCandidate(f"{item.step.technique}: {reason}")
-    return _finite(item.technique.plan(model, item.params, context))
 
 
 def replay(base: nn.Module, plans: Sequence[Plan]) -> nn.Module:

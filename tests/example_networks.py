@@ -15,6 +15,8 @@ from automc.cost.predictor import Costs, Estimate
 from automc.measure.probes import overflows
 from automc.measure.sessions import SessionSettings
 from automc.profiles import EnergySource, Fingerprint, HardwareProfile, Int8Facts, MeasurementProtocol
+from automc.techniques.edits import build_layers
+from automc.techniques.plan import LayerSpec
 from automc.techniques.technique import PlanContext
 from automc.workloads.workload import SPLITS, Batch, Examples, SplitName, Task, Workload, weights_digest
 
@@ -299,6 +301,11 @@ def weights_cost(model: nn.Module) -> Costs:
     return Costs(estimate, estimate, estimate)
 
 
+def weights_ms(_network: nn.Module, layers: tuple[LayerSpec, ...], _shape: tuple[int, ...]) -> float:
+    """As `weights_cost`, of layers in sequence."""
+    return weights_cost(build_layers(layers, torch.device("meta"), torch.float32)).latency_ms.value
+
+
 def no_data() -> Examples:
     raise AssertionError("this technique must not read data")
 
@@ -308,6 +315,7 @@ def context(
     channel_multiple: int = 4,
     data: bool = True,
     cost: Callable[[nn.Module], Costs] | None = None,
+    layers_ms: Callable[[nn.Module, tuple[LayerSpec, ...], tuple[int, ...]], float] | None = None,
     teacher: nn.Module | None = None,
     seed: int = 0,
 ) -> PlanContext:
@@ -318,5 +326,6 @@ def context(
         task=Classification(),
         calibration=(lambda: NoisePictures(teacher=teacher)) if data else no_data,
         cost=cost,
+        layers_ms=weights_ms if layers_ms is None and cost is weights_cost else layers_ms,
         seed=seed,
     )

@@ -123,14 +123,14 @@ class Screener:
         return tuple(item.step for item in pipeline.resolve(candidate.steps) if item.technique.phase is Phase.MODEL)
 
     def _shapes(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
-        """Shapes alone of what `steps` leave: the last is planned on weights, and applied to none."""
+        """Shapes alone of what `steps` leave: the last is outlined or planned on weights, and applied to none."""
         if not steps or (precision, steps) in self._networks:
             return self._network(steps, precision)
         before = self._network(steps[:-1], precision)
         context = self._evaluator.plan_context(self._seed, precision)
         if self._shapes_before is None or self._shapes_before[0] is not before:
             self._shapes_before = (before, shapes_alone(before).eval())  # `apply` leaves its input as it was
-        return pipeline.plan_and_apply(before, steps[-1], context, on=self._shapes_before[1])
+        return pipeline.shapes_after(before, steps[-1], context, self._shapes_before[1])
 
     def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
         """The base after the structural `steps`, from the longest remembered beginning of them.

@@ -37,6 +37,13 @@ def network_key(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> H
     return (modules, weights_digest(model), frozen, inputs)
 
 
+def structure_key(module: nn.Module) -> Hashable:
+    """Same for modules that compute alike but for the values they hold: what is inside, its settings, its shapes."""
+    inside = tuple((name, type(item), *_settings(item)) for name, item in module.named_modules())
+    held = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in module.state_dict().items())
+    return (inside, held, tuple(parameter.requires_grad for parameter in module.parameters()))
+
+
 _OF_TORCH = frozenset({"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
 """Attributes of every module that are told elsewhere in the key, or that no forward in eval mode reads."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, network_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
-from automc.techniques.edits import apply_edits, replaced, shapes_alone
+from automc.techniques.edits import apply_edits, shapes_alone
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 
@@ -45,6 +45,21 @@ class Dense:
     def macs(self) -> int:
         """Multiply-accumulates per sample."""
         return self.out_channels * self.in_channels * prod(self.kernel) * prod(self.positions_out)
+
+    @property
+    def layer(self) -> LayerSpec:
+        """The layer as it is."""
+        return LayerSpec(
+            type="conv2d" if self.kernel else "linear", in_channels=self.in_channels, out_channels=self.out_channels,
+            kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation, bias=self.bias,
+        )  # fmt: skip
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample, a batch of one first."""
+        if self.kernel:
+            return (1, self.in_channels, *self.positions_in)
+        return (1, self.in_channels) if self.positions_in == (1,) else (1, *self.positions_in, self.in_channels)
 
     @property
     def is_pointwise(self) -> bool:
@@ -175,7 +190,7 @@ def factorise(
 
     Raises InfeasibleCandidate where no layer is left, or only_if_faster is asked without a predictor.
     """
-    if only_if_faster and context.cost is None:
+    if only_if_faster and context.layers_ms is None:
         raise InfeasibleCandidate(
             f"{technique} keeps a layer only where it is predicted faster, and no predictor is calibrated for profile "
             f"{context.profile.name}",
@@ -247,41 +262,24 @@ def _unread(
 def _faster(
     model: nn.Module, key: Hashable, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
 ) -> list[Factorisation]:
-    """Those whose layer alone makes the network faster, at the precision it will run in, on the profile.
+    """Those that are predicted to take less time than the layer they replace, at the precision the network will run in.
 
-    What cannot be predicted is not faster. Layers of equal shapes factorised equally gain equally, so each shape is
-    costed once, on meta tensors; and once for every plan that starts from the same network. key: the network's.
+    What cannot be predicted is not faster. Why the others stay is written into `kept`. key: the network's.
     """
-    cost = context.cost
-    if cost is None or not proposed:
+    layers_ms = context.layers_ms
+    if layers_ms is None or not proposed:
         return proposed
     shapes = _SHAPES.get(key, lambda: shapes_alone(model).eval())
-
-    def latency_ms(found: Factorisation | None) -> float | str:
-        """With `found` alone replaced; None: as it is. In words, why it is unknown."""
-        asked = (key, None if found is None else _shape_of(found))
-        if asked not in context.latencies_ms:
-            with replaced(shapes, () if found is None else (found.edit,)):
-                try:
-                    context.latencies_ms[asked] = cost(shapes).latency_ms.value
-                except UnseenOperatorError as error:
-                    context.latencies_ms[asked] = error.message
-        return context.latencies_ms[asked]
-
-    before = latency_ms(None)
     for found in proposed:
-        after = latency_ms(found) if isinstance(before, float) else before
-        if isinstance(before, str):
-            kept[found.dense.name] = f"the network's cost is unknown: {before}"
-        elif isinstance(after, str):
-            kept[found.dense.name] = f"its cost is unknown: {after}"
-        elif after >= before:
+        given = found.dense.input_shape
+        try:
+            before, after = layers_ms(shapes, (found.dense.layer,), given), layers_ms(shapes, found.layers, given)
+        except UnseenOperatorError as error:
+            kept[found.dense.name] = f"its cost is unknown: {error.message}"
+            continue
+        if after >= before:
             kept[found.dense.name] = f"predicted {after:.4f} ms factorised, {before:.4f} ms as it is"
     return [found for found in proposed if found.dense.name not in kept]
-
-
-def _shape_of(found: Factorisation) -> Hashable:
-    return (replace(found.dense, name=""), found.layers)
 
 
 def weights_of(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:

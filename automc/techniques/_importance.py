@@ -8,7 +8,7 @@ else at the filters that make it. `bn_scale`: absolute BatchNorm scale (Liu et a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,15 @@ def unit_scores(
     if criterion == "taylor":
         return _taylor_scores(group, {name: effects[name] for name in norms or makers})
     return _mean_over(group, {name: _weight_scores(model.get_submodule(name), criterion) for name in makers})
+
+
+def unweighed_scores(model: nn.Module, groups: Iterable[Group], criterion: Criterion) -> dict[str, list[float] | None]:
+    """By root, zeros where `unit_scores` would say something of a group, and None where it would not."""
+    said: dict[str, list[float] | None] = {}
+    for group in groups:
+        norms = any(_is_scaling_norm(model.get_submodule(name)) for name in group.touched("out"))
+        said[group.root] = [0.0] * len(group.units) if norms or criterion != "bn_scale" else None
+    return said
 
 
 def _mean_over(group: Group, layers: Mapping[str, torch.Tensor]) -> list[float]:

@@ -22,7 +22,7 @@ from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import Site
 from automc.techniques._evidence import Evidence, network_key
-from automc.techniques._importance import Criterion, taylor_effects, unit_scores
+from automc.techniques._importance import Criterion, taylor_effects, unit_scores, unweighed_scores
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
 from automc.techniques.edits import Fill, apply_edits, shapes_alone
 from automc.techniques.plan import Plan, ReplaceEdit
@@ -79,7 +79,17 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
                 blocked.append(not_a("channels of convolutions and linear layers", name, module))
         return Reach(None, "group of channels", tuple(targets), tuple(blocked))
 
+    def outline(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan | None:
+        """The first units of every group, whose widths follow from its share alone; None where groups share one."""
+        if params.scope == "global" and params.ratio:
+            return None
+        return self._planned(model, params, context, weigh=False)
+
     def plan(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan:
+        return self._planned(model, params, context, weigh=True)
+
+    def _planned(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext, *, weigh: bool) -> Plan:
+        """weigh: whether the units that go are the least important, or the first of those that would."""
         if params.ratio == 0 and not any(params.group_ratios.values()):
             return Plan(technique=self.name)
         key = network_key(model, context.example_inputs)
@@ -87,7 +97,11 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         coupling = found.coupling
         _check_names(params, coupling)
         multiple = context.profile.channel_multiple
-        scores = _scores(model, key, coupling, params.criterion, context)
+        scores = (
+            _scores(model, key, coupling, params.criterion, context)
+            if weigh
+            else unweighed_scores(found.shapes, coupling.groups, params.criterion)
+        )
         removed = _choose(coupling, scores, params, multiple)
         widths = {
             group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))]

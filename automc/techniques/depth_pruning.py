@@ -9,7 +9,7 @@ Like Ensembles of Relatively Shallow Networks", who remove blocks of trained net
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,9 +21,9 @@ from torch import nn
 from automc.errors import InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import forward_site
-from automc.techniques._evidence import Evidence, evidence_key, network_key
+from automc.techniques._evidence import Evidence, evidence_key, network_key, structure_key
 from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, run, zeroed_copy
-from automc.techniques.edits import apply_edits
+from automc.techniques.edits import apply_edits, removed
 from automc.techniques.plan import Plan, RemoveEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
@@ -92,17 +92,22 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         ]
         return Reach(None, "block", tuple(targets), tuple(blocked))
 
-    def plan(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan:
-        if params.ratio == 0 and not any(params.stage_ratios.values()):
+    def outline(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan | None:
+        """The first blocks of every pool, where those that may go are alike and stand in a row."""
+        if _asks_nothing(params):
             return Plan(technique=self.name)
-        stages = find_stages(model, context.example_inputs)
-        if not stages:
-            raise InfeasibleCandidate("no block of this network hands its input on when its parameters are zero")
-        _check_names(params, stages)
+        doomed: list[str] = []
+        for names, count in _wanted(params, _stages_of(model, params, context)):
+            if 0 < count < len(names) and not _interchangeable(model, names):
+                return None
+            doomed += names[:count]
+        return Plan(technique=self.name, edits=tuple(RemoveEdit(module=block) for block in doomed))
+
+    def plan(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan:
+        if _asks_nothing(params):
+            return Plan(technique=self.name)
+        stages = _stages_of(model, params, context)
         wanted = _wanted(params, stages)
-        if not any(count for _, count in wanted):
-            sizes = {stage.name: len(stage.blocks) for stage in stages}
-            raise InfeasibleCandidate(f"depth_pruning removes nothing: no share asked for is half a block of {sizes}")
         blocks = [block for names, count in wanted if count for block in names]
         loss = _Losses(model, context.calibration(), context.task)
         before = loss.without(None)
@@ -137,12 +142,20 @@ def _probed_blocks(
 ) -> tuple[dict[str, Call], dict[str, str]]:
     """Calls of every module that may be a block, in the order they run, and why those that may not go may not."""
     calls = record_calls(model, probe_inputs(example_inputs, seed=4, batch=2), lambda _, module: _may_be_block(module))
-    reasons = {name: _why_kept(model, name, call, example_inputs) for name, call in calls.items()}
-    return calls, {name: reason for name, reason in reasons.items() if reason is not None}
+    reasons = {name: _why_not_residual(model, name, call) for name, call in calls.items()}
+    kept = {name: reason for name, reason in reasons.items() if reason is not None}
+    inputs, residual = probe_inputs(example_inputs, seed=4), [name for name in calls if name not in kept]
+    innermost = [name for name in residual if not any(other.startswith(f"{name}.") for other in residual)]
+    runs = set(innermost) if _why_not_without(model, innermost, inputs) is None else set()
+    for name in residual:
+        reason = None if name in runs else _why_not_without(model, [name], inputs)
+        if reason is not None:
+            kept[name] = reason
+    return calls, kept
 
 
-def _why_kept(model: nn.Module, name: str, call: Call, example_inputs: tuple[torch.Tensor, ...]) -> str | None:
-    """Why the block cannot be left out; None where it only adds to what it is given."""
+def _why_not_residual(model: nn.Module, name: str, call: Call) -> str | None:
+    """Why the block is no residual one; None where it only adds to what it is given."""
     block = model.get_submodule(name)
     if call.count != 1:
         return f"is called {call.count} times"
@@ -152,8 +165,14 @@ def _why_kept(model: nn.Module, name: str, call: Call, example_inputs: tuple[tor
         return f"makes {list(call.output.shape[1:])} of {list(call.input.shape[1:])}, so what follows needs it"
     if not _is_residual(block, call.input):
         return "does not hand its input on unchanged when its parameters are zero"
+    return None
+
+
+def _why_not_without(model: nn.Module, blocks: Sequence[str], inputs: tuple[torch.Tensor, ...]) -> str | None:
+    """Why the network does not run without `blocks`; None where it does."""
     try:
-        run(apply_edits(model, (RemoveEdit(module=name),)), probe_inputs(example_inputs, seed=4))
+        with removed(model, blocks):
+            run(model, inputs)
     except RUN_FAILURES as error:
         return f"is read by what holds it: without it the network does not run ({type(error).__name__}: {error})"
     return None
@@ -201,6 +220,35 @@ def _is_residual(block: nn.Module, seen: torch.Tensor) -> bool:
     return torch.equal(output, noise.relu()) and bool((seen >= 0).all())
 
 
+def _asks_nothing(params: DepthPruningParams) -> bool:
+    return params.ratio == 0 and not any(params.stage_ratios.values())
+
+
+def _stages_of(model: nn.Module, params: DepthPruningParams, context: PlanContext) -> tuple[Stage, ...]:
+    """The stages of `model`. Raises InfeasibleCandidate where `params` would remove nothing of them."""
+    stages = find_stages(model, context.example_inputs)
+    if not stages:
+        raise InfeasibleCandidate("no block of this network hands its input on when its parameters are zero")
+    _check_names(params, stages)
+    if not any(count for _, count in _wanted(params, stages)):
+        sizes = {stage.name: len(stage.blocks) for stage in stages}
+        raise InfeasibleCandidate(f"depth_pruning removes nothing: no share asked for is half a block of {sizes}")
+    return stages
+
+
+def _interchangeable(model: nn.Module, blocks: tuple[str, ...]) -> bool:
+    """Whether it shows nowhere but in the weights which of `blocks` are missing: they are alike, and neighbours in one
+    nn.Sequential, so that nothing else reads what one hands to the next."""
+    parents = {block.rpartition(".")[0] for block in blocks}
+    parent = model.get_submodule(parents.pop())
+    if parents or type(parent) is not nn.Sequential:
+        return False
+    members, alike = list(parent), [model.get_submodule(block) for block in blocks]
+    row = members[members.index(alike[0]) : members.index(alike[-1]) + 1]
+    between = [item for item in row if item not in alike]
+    return all(isinstance(item, nn.Identity) for item in between) and len(set(map(structure_key, alike))) == 1
+
+
 def _check_names(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
     known = [stage.name for stage in stages]
     for name in params.stage_ratios:
@@ -237,7 +285,7 @@ class _Losses:
 
     def _measure(self, block: str | None) -> float:
         edits = () if block is None else (RemoveEdit(module=block),)
-        model = apply_edits(self.model, edits).eval()
+        model = apply_edits(self.model, edits).eval()  # a copy: the examples may be labelled by the network itself
         total = 0.0
         with torch.no_grad():
             for batch in islice(self.examples.batches(_BATCH_SIZE), _BATCHES):

@@ -70,19 +70,16 @@ def _copied(model: nn.Module, edits: tuple[Edit, ...]) -> nn.Module:
 
 
 @contextmanager
-def replaced(model: nn.Module, edits: Iterable[ReplaceEdit]) -> Iterator[None]:
-    """`model` itself, on the meta device, with layers replaced until the end of the block: saves a copy."""
-    before = {}
+def removed(model: nn.Module, blocks: Iterable[str]) -> Iterator[None]:
+    """`model` itself without `blocks`, none inside another, until the end of the block: as a RemoveEdit leaves it."""
+    before = {name: _named(model, name) for name in blocks}
     try:
-        for edit in edits:
-            old = _named(model, edit.module)
-            before[edit.module] = old
-            dtype = next((tensor.dtype for tensor in old.parameters()), torch.float32)
-            set_module(model, edit.module, build_layers(edit.layers, torch.device("meta"), dtype).train(old.training))
+        for name, block in before.items():
+            set_module(model, name, HandsOn().train(block.training))
         yield
     finally:
-        for name, old in before.items():
-            set_module(model, name, old)
+        for name, block in before.items():
+            set_module(model, name, block)
 
 
 def shapes_alone(model: nn.Module) -> nn.Module:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from automc.cost.predictor import Costs
     from automc.profiles import HardwareProfile
     from automc.recovery.training import RecoveryContext
+    from automc.techniques.plan import LayerSpec
     from automc.workloads.workload import Examples, Task
 
 Saves = Literal["latency", "energy", "memory", "download", "load_time", "accuracy"]
@@ -55,8 +56,8 @@ class PlanContext:
     calibration: the workload's calibration split, loaded when called; raises where data is forbidden.
     cost: predicted costs of a torch model (meta tensors allowed) on the profile, at the precision the candidate will
     run in once its GRAPH steps are done; None where no predictor is fitted. Raises UnseenOperatorError.
-    latencies_ms: what `cost` said before, by whatever a technique asked about (or why it is unknown); kept by whoever
-    keeps the predictor, for the next plan at that precision.
+    layers_ms: predicted milliseconds that layers in sequence take, at that precision, as part of a network (which may
+    be on the meta device) on one sample of a shape, batch of one first; None and errors as of `cost`.
     """
 
     example_inputs: tuple[torch.Tensor, ...]
@@ -65,7 +66,7 @@ class PlanContext:
     calibration: Callable[[], Examples]
     cost: Callable[[nn.Module], Costs] | None
     seed: int
-    latencies_ms: dict[Hashable, float | str] = field(default_factory=dict)
+    layers_ms: Callable[[nn.Module, tuple[LayerSpec, ...], tuple[int, ...]], float] | None = None
 
 
 class Technique(ABC, Generic[P]):
@@ -118,6 +119,14 @@ class ModelTechnique(Technique[P]):
 
     @abstractmethod
     def plan(self, model: nn.Module, params: P, context: PlanContext) -> Plan: ...
+
+    def outline(self, model: nn.Module, params: P, context: PlanContext) -> Plan | None:
+        """A plan that leaves the very shapes `plan` would, found sooner because nothing is weighed: for screening.
+
+        Which of equal parts go plays no part in it. None, the default, where the shapes hang on what `plan` finds out.
+        Raises what `plan` would.
+        """
+        return None
 
     @abstractmethod
     def apply(self, model: nn.Module, plan: Plan) -> nn.Module: ...

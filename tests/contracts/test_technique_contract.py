@@ -11,7 +11,7 @@ import copy
 import itertools
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from torch import nn
 
+from automc.cost.graph import graph_from_trace
 from automc.errors import InfeasibleCandidate
 from automc.export import check_parity, compare, export_onnx, run_onnx
 from automc.pipeline import replay
@@ -31,7 +32,7 @@ from automc.recovery.recipe import Recipe
 from automc.recovery.training import RecoveryContext
 from automc.techniques.plan import Plan
 from automc.techniques.registry import get_technique, technique_names
-from automc.techniques.technique import GraphTechnique, Params, Phase, RecoveryTechnique, Technique
+from automc.techniques.technique import GraphTechnique, ModelTechnique, Params, Phase, RecoveryTechnique, Technique
 
 NAMES = technique_names()
 OF_PHASE = {phase: [name for name in NAMES if get_technique(name).phase is phase] for phase in Phase}
@@ -210,6 +211,20 @@ class TestModel:
             meta = technique.apply(network(network_name).to("meta"), found.plan).state_dict()
             assert shapes(meta) == shapes(found.changed.state_dict())
             assert all(tensor.is_meta for tensor in meta.values())
+
+    def test_an_outline_leaves_the_kernels_that_the_plan_leaves(self, name: str, network_name: str) -> None:
+        technique, model = get_technique(name), network(network_name)
+        assert isinstance(technique, ModelTechnique)
+        for found in planned(name, network_name):
+            outline = technique.outline(model, found.params, context(data=False, cost=weights_cost))
+            if outline is not None:
+                outlined = technique.apply(network(network_name).to("meta"), outline)
+                assert kernels(outlined) == kernels(found.changed)
+
+
+def kernels(model: nn.Module) -> list[object]:
+    """The kernels that run, in their order, but for the names of the layers they come from."""
+    return [replace(row, name="") for row in graph_from_trace(model.eval(), PICTURES[:1]).rows]
 
 
 @pytest.mark.parametrize("name", OF_PHASE[Phase.MODEL])

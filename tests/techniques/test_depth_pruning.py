@@ -116,6 +116,20 @@ def test_removing_a_block_equals_zeroing_its_parameters(block: str) -> None:
         assert torch.equal(smaller(noise), model(noise))
 
 
+def test_an_outline_weighs_nothing_where_the_blocks_are_alike_and_says_nothing_where_they_are_not() -> None:
+    model = network("residual")
+    half = PRUNING.outline(model, DepthPruningParams(stage_ratios={"layer1": 0.5}), context(data=False))
+    assert half is not None
+    assert removed(half) == ["layer1.0"]  # whichever of the two the loss misses least: they are alike
+    assert PRUNING.outline(model, DepthPruningParams(ratio=0.5, scope="global"), context(data=False)) is None
+    everything = PRUNING.outline(model, DepthPruningParams(ratio=0.8), context(data=False))
+    assert everything is not None
+    assert len(removed(everything)) == 4
+    model.layer1[0].conv1.stride = (1, 2)  # no longer alike
+    model.layer1[0].conv1.padding = (1, 17)
+    assert PRUNING.outline(model, DepthPruningParams(stage_ratios={"layer1": 0.5}), context(data=False)) is None
+
+
 def test_per_stage_drops_the_share_of_every_stage_and_global_of_all() -> None:
     model = network("residual")
     # stages of 2, 1, 1 removable blocks: half of each is 1, 1 (halves round up), 1; half of all four is 2

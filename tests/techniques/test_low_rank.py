@@ -7,7 +7,6 @@ import torch
 from example_networks import context, network
 from torch import nn
 
-from automc.cost.predictor import Costs, Estimate
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.techniques._factorising import snap_rank
 from automc.techniques.edits import apply_edits
@@ -119,29 +118,18 @@ def test_a_rank_is_a_share_of_the_one_that_would_save_nothing() -> None:
 def test_only_what_the_profile_predicts_faster_is_kept() -> None:
     model = network("lenet")
 
-    def cost(candidate: nn.Module) -> Costs:  # splitting conv2 pays, splitting fc1 does not, conv1 is unknown
-        if isinstance(candidate.get_submodule("conv1"), nn.Sequential):
+    def layers_ms(_: nn.Module, layers: tuple[LayerSpec, ...], shape: tuple[int, ...]) -> float:
+        """Splitting conv2 (8 channels in) pays, splitting fc1 does not, conv1 (3 channels in) is unknown."""
+        if shape[1] == 3:
             raise UnseenOperatorError("Conv 1x1 was never calibrated")
-        milliseconds = 1.0
-        milliseconds -= 0.1 * isinstance(candidate.get_submodule("conv2"), nn.Sequential)
-        milliseconds += 0.1 * isinstance(candidate.get_submodule("fc1"), nn.Sequential)
-        estimate = Estimate(milliseconds, milliseconds, milliseconds, "ms", 1.0)
-        return Costs(estimate, estimate, estimate)
+        change = -0.1 if shape[1] == 8 else 0.1
+        return 1.0 + change * (len(layers) > 1)
 
-    found = LOW_RANK.plan(model, LowRankParams(rank_ratio=0.3), context(data=False, cost=cost))
+    found = LOW_RANK.plan(model, LowRankParams(rank_ratio=0.3), context(data=False, layers_ms=layers_ms))
     assert [edit.module for edit in found.edits if isinstance(edit, ReplaceEdit)] == ["conv2"]
     kept = found.facts["kept"]
     assert kept["fc1"] == "predicted 1.1000 ms factorised, 1.0000 ms as it is"  # type: ignore[index, call-overload]
     assert "unknown" in kept["conv1"]  # type: ignore[index, call-overload, operator]
-
-
-def test_where_the_network_itself_cannot_be_costed_nothing_is_said_to_be_faster() -> None:
-    def cost(candidate: nn.Module) -> Costs:
-        raise UnseenOperatorError("Softmax [1, 10] was never calibrated")
-
-    where = context(data=False, cost=cost)
-    with pytest.raises(InfeasibleCandidate, match=r"fc1: the network's cost is unknown: Softmax \[1, 10\]"):
-        LOW_RANK.plan(network("lenet"), LowRankParams(rank_ratio=0.3), where)
 
 
 def test_without_a_predictor_nothing_is_said_to_be_faster() -> None:
