@@ -156,6 +156,8 @@ def _movement(row: KernelRow) -> Columns:
     }
     if row.bytes_in == row.bytes_out == 0 and row.bytes_weights == 0:  # a view
         return {"calls": 1.0}
+    if row.runs:
+        columns["runs"] = row.runs / 1e6
     if row.op == "Transpose" and prod(row.output_shape[1:-1]) % 1024 == 0:
         columns["conflicts"] = out / 1e6  # lines a power of two apart fall into the same sets of the cache
     if row.op.endswith(("Concat", "Split")):

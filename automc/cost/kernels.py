@@ -23,6 +23,7 @@ class KernelRow:
     table; without single numbers and shapes.
     fused: element-wise work done inside the kernel, in order (for example ("Add", "Relu")).
     kernel, stride, groups: of convolutions and pools; () and 1 elsewhere.
+    runs: of weights that are dequantised on the way: stretches of one scale, an element each along the last axis.
     """
 
     name: str
@@ -40,12 +41,14 @@ class KernelRow:
     dilation: tuple[int, ...] = ()
     groups: int = 1
     fused: tuple[str, ...] = ()
+    runs: int = 0
 
     def signature(self) -> tuple[object, ...]:
         """Everything that cost depends on, without the name: equal signatures cost the same."""
         return (
             self.op, self.precision, self.layout, self.input_shapes, self.output_shape, self.macs, self.bytes_in,
             self.bytes_out, self.bytes_weights, self.kernel, self.stride, self.dilation, self.groups, self.fused,
+            self.runs,
         )  # fmt: skip
 
 

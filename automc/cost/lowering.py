@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -295,7 +296,14 @@ def _row(node: Node, tensors: dict[str, Tensor], layout: Layout) -> KernelRow:
         dilation=(node.ints("dilations") or (1,) * len(kernel)) if spatial else (),
         groups=node.int("group", 1) if spatial else 1,
         fused=_fused(node),
+        runs=0 if moving or node.op != "DequantizeLinear" else _runs(node, tensors),
     )
+
+
+def _runs(node: Node, tensors: dict[str, Tensor]) -> int:
+    """Stretches of one scale, in the order of memory: one in all where the scale is a single number."""
+    weights, scale = tensors[node.inputs[0]].shape, tensors[node.inputs[1]]
+    return 1 if scale.elements == 1 else prod(weights[: node.int("axis", 1) % len(weights) + 1])
 
 
 _OWNED = re.compile(r"(.+)\.(?:weight|bias|folded_bias|folded_\d+)(?:\.|$)")

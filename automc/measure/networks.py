@@ -176,9 +176,11 @@ def unpacked(b: GraphBuilder, draw: Draw) -> Value:
         size = _conv_size(draw, 9 * depth * channels)
         return b.conv(b.input((1, depth, size, size), plain=True), channels, 3)
     rows = 1 if draw.chance(0.7) else draw.integer(1, 64)
-    inner, outer = draw.channels(8, 4096), draw.channels(4, 512)
+    inner, outer = draw.channels(32, 4096), draw.channels(16, 512)
     if b.scheme == "fp32":
         return b.matmul(b.input((1, rows, inner)), b.input((1, inner, outer)))
+    if draw.chance(0.5):
+        return b.linear(b.input((1, rows, inner), plain=True), min(outer, MICRO_ELEMENTS // inner))
     return b.gemm(b.input((rows, inner), plain=True), outer)
 
 
@@ -336,7 +338,7 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "tokens": (tokens, 1),
     "conv_signal": (conv_signal, 9),
     "lookup": (lookup, 3),
-    "unpacked": (unpacked, 5),
+    "unpacked": (unpacked, 6),
 }
 LEAST = 2  # micro models of a kind, however few there are in all
 

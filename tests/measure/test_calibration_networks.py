@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
 from automc.cost.features import features, kernel_class
 from automc.cost.graph import graph_from_onnx
 from automc.cost.tiles import Machine
-from automc.measure.builder import Scheme
+from automc.measure.builder import GraphBuilder, Scheme
 from automc.measure.families import FAMILIES, FURTHER, family_networks
 from automc.measure.networks import MICRO, Sample, micro_models
 from automc.measure.random_networks import random_networks
@@ -80,6 +81,30 @@ def test_convolutions_of_signals_are_a_kind_of_their_own_and_are_timed() -> None
         f"Conv.nchw.signal_{kind}"
         for kind in ("spatial", "pointwise", "depthwise", "grouped_spatial", "grouped_pointwise")
     }
+
+
+def test_weights_that_are_dequantised_as_they_are_read_count_the_stretches_of_one_scale() -> None:
+    """A Gemm's (outputs, inputs) have a scale a row, 16 of them; a MatMul's (inputs, outputs) one for every number."""
+    b = GraphBuilder("u8s8", np.random.default_rng(0))
+    x = b.input((1, 7, 32), plain=True)
+    rows = graph_from_onnx(onnx.load_from_string(b.finish(b.linear(x, 16)))).rows
+    assert {row.output_shape: row.runs for row in rows if row.op == "DequantizeLinear" and not row.input_shapes} == {
+        (32, 16): 32 * 16
+    }
+    b = GraphBuilder("u8s8", np.random.default_rng(0))
+    rows = graph_from_onnx(onnx.load_from_string(b.finish(b.gemm(b.input((7, 32), plain=True), 16)))).rows
+    weights = [row for row in rows if row.output_shape == (16, 32)]
+    assert [row.runs for row in weights] == [16]
+    assert features(weights[0], Machine())["DequantizeLinear.weights:runs"] == 16 / 1e6
+    assert all(row.runs == 0 for row in rows if row.input_shapes)
+
+
+def test_layers_by_weights_of_the_moment_are_timed_large_and_small() -> None:
+    """A calibration that knew them from the small heads of networks alone was ten times off on a VGG's (1.8 MB)."""
+    unpacked = [sample for sample in micro_models(512, "u8s8", 0) if sample.kind == "unpacked"]
+    rows = [row for sample in unpacked for row in graph_from_onnx(onnx.load_from_string(sample.model)).rows]
+    vectors = [row.macs for row in rows if kernel_class(row, Machine()) == "Gemm.activations.vector"]
+    assert min(vectors) < 20_000 < 200_000 < max(vectors)
 
 
 def test_the_first_models_of_a_calibration_hold_every_kind_of_kernel() -> None:
