@@ -24,7 +24,9 @@ def argument(args: Arguments, kwargs: Keywords, index: int, name: str, default: 
 
 
 def made(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    return torch.empty(tuple(shape), dtype=like.dtype, device="meta")
+    """A result on the meta device, of the type of `like`; no mode hears of it."""
+    with torch._C._DisableTorchDispatch():
+        return torch.empty(tuple(shape), dtype=like.dtype, device="meta")
 
 
 def module_of(recorder: Recorder, weight: torch.Tensor) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from types import BuiltinFunctionType, FunctionType
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -22,13 +23,25 @@ def branched(model: nn.Module, names: Collection[str]) -> nn.Module | None:
     None where that cannot be done safely: `model` is not on the meta device alone, or one of its modules keeps more
     than values beside its parts (a list of other modules, say, which would still be those of the original).
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    if not tensors or any(tensor.device.type != "meta" for tensor in tensors):
-        return None
-    if not all(_keeps_values(module) for module in model.modules()):
+    if not _can_share(model):
         return None
     own = {id(module) for name, module in model.named_modules(remove_duplicate=False) if name in names}
     return _branch(model, own | {id(model)}, {})
+
+
+_ASKED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""What `_can_share` said of networks that are still there: shapes alone are never changed in place."""
+
+
+def _can_share(model: nn.Module) -> bool:
+    known = _ASKED.get(model)
+    if known is None:
+        tensors = [*model.parameters(), *model.buffers()]
+        alone = bool(tensors) and all(tensor.device.type == "meta" for tensor in tensors)
+        known = alone and all(_keeps_values(module) for module in model.modules())
+        if alone:
+            _ASKED[model] = known
+    return known
 
 
 def _branch(module: nn.Module, own: set[int], made: dict[int, nn.Module]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -112,21 +113,26 @@ def build_layers(layers: tuple[LayerSpec, ...], device: torch.device, dtype: tor
 
 
 def _build(spec: LayerSpec, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    layer: nn.Module
-    with torch.device("meta"):
-        if spec.type == "linear":
-            layer = nn.Linear(spec.in_channels, spec.out_channels, bias=spec.bias)
-        elif spec.type == "conv1d":
-            layer = nn.Conv1d(spec.in_channels, spec.out_channels, *_sizes(spec, 1), spec.groups, spec.bias)
-        else:
-            layer = nn.Conv2d(spec.in_channels, spec.out_channels, *_sizes(spec, 2), spec.groups, spec.bias)
-    layer = layer.to(dtype)
+    layer = copy.deepcopy(_shapes_of(spec, dtype))
     if device.type != "meta":
         layer = layer.to_empty(device=device)
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.zero_()
     return layer
+
+
+@lru_cache(maxsize=4096)
+def _shapes_of(spec: LayerSpec, dtype: torch.dtype) -> nn.Module:
+    """The layer on the meta device; a copy of it is made sooner than another, which would be initialised."""
+    with torch.device("meta"):
+        if spec.type == "linear":
+            layer: nn.Module = nn.Linear(spec.in_channels, spec.out_channels, bias=spec.bias)
+        elif spec.type == "conv1d":
+            layer = nn.Conv1d(spec.in_channels, spec.out_channels, *_sizes(spec, 1), spec.groups, spec.bias)
+        else:
+            layer = nn.Conv2d(spec.in_channels, spec.out_channels, *_sizes(spec, 2), spec.groups, spec.bias)
+    return layer.to(dtype)
 
 
 def _sizes(spec: LayerSpec, dimensions: int) -> tuple[Any, Any, Any, Any]:
