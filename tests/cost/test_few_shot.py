@@ -72,3 +72,11 @@ def test_intervals_hold_what_they_say_and_are_wider_where_nothing_was_measured()
     assert 0.85 < np.mean(inside) < 0.95
     near, far = fit.half_width([[5.0, 5.0], [100.0, 1.0]])
     assert far > 1.5 * near
+
+
+def test_a_fit_through_three_measurements_does_not_call_itself_exact() -> None:
+    """Three columns and a constant pass through three measurements; what is left out of them is not met at all."""
+    work = np.array([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0], [0.0, 4.0, 1.0]])
+    fit = fit_few_shot(work, [4.0, 9.0, 15.0])
+    assert fit.predict(work) == pytest.approx([4.0, 9.0, 15.0], rel=0.02)
+    assert (fit.half_width(work) > 0.3).all()
