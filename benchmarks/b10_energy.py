@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from automc.cost.few_shot import FewShotFit, choose, fit_few_shot
+from automc.cost.few_shot import choose, fit_few_shot
 from automc.cost.joint_energy import EnergyFit, fit_constant_power, fit_energy
 from automc.importing.spaces import mlperf_tiny_rows, totals
 from automc.workloads.nasbench201 import cell_work, operations_of
@@ -57,10 +57,10 @@ def raspberry_pi(data: Path, seeds: int) -> list[dict[str, Any]]:
                 else:
                     taken = distinct[choose(work[distinct], count, seed)]
                 tested = np.setdiff1d(distinct, taken)
-                of_time = fit_few_shot(work[taken], latency[taken])
+                said_ms = fit_few_shot(work[taken], latency[taken]).predict(work[tested])
                 for arm, fit in ARMS.items():
                     found = fit(work[taken], latency[taken], energy[taken])
-                    scores[count, how, arm].append(judged(found, of_time, work[tested], energy[tested]))
+                    scores[count, how, arm].append(judged(found, work[tested], said_ms, energy[tested]))
                 if count > 100:
                     break
     rows = []
@@ -71,14 +71,14 @@ def raspberry_pi(data: Path, seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def judged(fit: EnergyFit, of_time: FewShotFit, work: np.ndarray, energy_mj: np.ndarray) -> dict[str, float]:
-    predicted = fit.predict(work, of_time.predict(work))
+def judged(fit: EnergyFit, work: np.ndarray, latency_ms: np.ndarray, energy_mj: np.ndarray) -> dict[str, float]:
+    predicted = fit.predict(work, latency_ms)
     error = np.abs(predicted / energy_mj - 1)
     return {
         "rank": float(spearmanr(predicted, energy_mj).statistic),
         "within_10": float(np.mean(error <= 0.10)),
         "mape": float(error.mean()),
-        "coverage": float(np.mean(error <= fit.half_width(of_time.half_width(work)))),
+        "coverage": float(np.mean(error <= fit.error)),
     }
 
 

@@ -25,14 +25,12 @@ class EnergyFit:
     """coefficients: (k,) millijoules per unit of each column. power_w: what a millisecond takes besides, mJ / ms.
 
     error: |predicted / measured - 1| that 90 % of the measurements keep when left out, latency predicted too.
-    own_error: the same where the latency is the measured one: what the step from time to energy adds.
     left_out: (n,) predicted / measured of each measurement by the fit to the others, NaN where its latency is unknown.
     """
 
     coefficients: Floats
     power_w: float
     error: float
-    own_error: float
     shrinkage: float
     samples: int
     left_out: Floats
@@ -42,11 +40,6 @@ class EnergyFit:
         work, latency = np.asarray(columns, dtype=np.float64), np.asarray(predicted_latency_ms, dtype=np.float64)
         predicted: Floats = work @ self.coefficients + self.power_w * latency
         return predicted
-
-    def half_width(self, latency_half_width: npt.ArrayLike) -> Floats:
-        """(n,) of the 90 % intervals of `predict`, as shares of what it says, by those of the latency it is given."""
-        wide: Floats = np.hypot(np.asarray(latency_half_width, dtype=np.float64), self.own_error)
-        return wide
 
 
 def fit_energy(
@@ -88,13 +81,8 @@ def fit_energy(
         )
     best = min(shrinkages, key=lambda shrinkage: float(np.mean(errors[shrinkage][known])))
     solution = _solve(learnt, best)
-    error = _kept_by_nine_in_ten(errors[best][known])
-    own_error = _kept_by_nine_in_ten(np.abs(_left_out(learnt, learnt, best) - 1.0))
-    return EnergyFit(solution[:-1], float(solution[-1]), error, own_error, best, len(energy), left_out[best])
-
-
-def _kept_by_nine_in_ten(errors: Floats) -> float:
-    return float(np.quantile(errors, 0.9, method="higher"))
+    error = float(np.quantile(errors[best][known], 0.9, method="higher"))
+    return EnergyFit(solution[:-1], float(solution[-1]), error, best, len(energy), left_out[best])
 
 
 def fit_constant_power(

@@ -54,8 +54,6 @@ def test_the_error_is_that_of_energy_from_a_latency_that_was_predicted_too() -> 
     work, latency = networks(12)
     fit = fit_energy(work, latency, 2 * latency, left_out_ms=1.1 * latency)
     assert fit.error == pytest.approx(0.1)
-    assert fit.own_error < 1e-12  # given the measured latency, energy is exact
-    np.testing.assert_allclose(fit.half_width([0.3, 0.0]), [0.3, 0.0], atol=1e-12)
     np.testing.assert_allclose(fit.left_out, 1.1)
 
 
@@ -65,10 +63,9 @@ def test_nine_in_ten_networks_that_were_not_fitted_lie_within_the_stated_error()
     latency = latency * np.exp(0.05 * rng.standard_normal(450))
     energy = (1.2 * latency + 0.2 * work[:, 0]) * np.exp(0.03 * rng.standard_normal(450))
     fit = fit_energy(work[:50], latency[:50], energy[:50])
-    of_time = fit_few_shot(work[:50], latency[:50])
-    error = np.abs(fit.predict(work[50:], of_time.predict(work[50:])) / energy[50:] - 1)
-    for stated in (fit.error, fit.half_width(of_time.half_width(work[50:]))):
-        assert 0.82 <= np.mean(error <= stated) <= 0.97  # 0.90, and what 50 and 400 samples leave open
+    said = fit_few_shot(work[:50], latency[:50]).predict(work[50:])
+    inside = np.abs(fit.predict(work[50:], said) / energy[50:] - 1) <= fit.error
+    assert 0.82 <= inside.mean() <= 0.97  # 0.90, and what 50 and 400 samples leave open
 
 
 def test_a_network_whose_latency_nobody_could_say_is_not_judged() -> None:
