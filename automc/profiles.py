@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -163,6 +164,37 @@ def profile_folders() -> dict[str, Path]:
         if root.is_dir():
             found.update({path.parent.name: path.parent for path in sorted(root.glob("*/profile.yaml"))})
     return found
+
+
+def shipped_names() -> frozenset[str]:
+    return frozenset(path.parent.name for path in shipped_folder("hardware_profiles").glob("*/profile.yaml"))
+
+
+def own_folder(name: str, *, imported: bool, replace: bool = False) -> Path:
+    """Where the user's own profile `name` goes; imported: whether it is of a table, else of this machine's timings.
+
+    Raises ConfigError where it would take the place of another device: of one that comes with automc, of this machine
+    by a table's, of a table's by this machine, and, without `replace`, of any table's by another's.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
+            next_step="give another --name" if imported else "automc profile calibrate host",
+        )
+    another = "give another --name" if imported else "automc profile calibrate host"
+    if name in shipped_names():
+        raise ConfigError(f"{name}: a profile of that name comes with automc", next_step=another)
+    folder = cache_folder() / "profiles" / name
+    if not (folder / "profile.yaml").is_file():
+        return folder
+    there = load_profile(str(folder))
+    if imported != (there.imported is not None):
+        raise ConfigError(f"{name}: a profile of another device is called so: {there.description}", next_step=another)
+    if imported and not replace:
+        raise ConfigError(
+            f"{name}: there is a profile called so: {there.description}", next_step="--replace, or another --name"
+        )
+    return folder
 
 
 def load_profile(name: str) -> HardwareProfile:

@@ -114,6 +114,8 @@ def main() -> None:
 
 def read(path: Path, names: tuple[str, ...]) -> dict[str, list[Any]]:
     """Columns by name. Raises SystemExit naming what is not there."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file")
     if path.suffix == ".csv":
         with path.open(newline="") as file:
             listed = list(csv.DictReader(file))

@@ -19,6 +19,7 @@ Table = Annotated[Path, typer.Argument(help="CSV file; may be gzipped (.gz).")]
 Name = Annotated[str, typer.Option(help="What to call the profile.")]
 Kind = Annotated[str, typer.Option(help=f"What kind of device it is: {KINDS}.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads it was timed with.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Write over an imported profile of that name.")]
 Folder = Annotated[Path | None, typer.Option(help="Where to write it; default among your own profiles.")]
 
 commands = typer.Typer(
@@ -41,6 +42,7 @@ def import_csv(
     source: Annotated[str | None, typer.Option(help="Who measured it, how.")] = None,
     licence: Annotated[str, typer.Option(help="Of the measurements.")] = "the user's own",
     folder: Folder = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Your own measurements: one row for each network, float, at the batch its ONNX file fixes (1 where it is open).
@@ -63,7 +65,7 @@ def import_csv(
         table, device, _kind(kind), runtime,
         version=runtime_version, threads=threads, source=source, licence=licence,
     )  # fmt: skip
-    _store(rows, found, name, folder, as_json)
+    _store(rows, found, name, folder, replace, as_json)
 
 
 @commands.command("ncnn")
@@ -79,6 +81,7 @@ def import_ncnn(
         Path | None, typer.Option(help="JSON of the networks' .param texts; default beside the table.")
     ] = None,
     folder: Folder = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """A device of ncnn's benchmark table: columns device, run_id, model, min_ms, avg_ms, num_threads, gpu_device.
@@ -90,7 +93,7 @@ def import_ncnn(
     from automc.importing.ncnn import read_ncnn
 
     rows, found = read_ncnn(table, device, _kind(kind), threads=threads, gpu=gpu, run=run, graphs=graphs)
-    _store(rows, found, name, folder, as_json)
+    _store(rows, found, name, folder, replace, as_json)
 
 
 @commands.command("aihub")
@@ -103,6 +106,7 @@ def import_aihub(
     runtime: Annotated[str, typer.Option(help="onnx, tflite, qnn_dlc or another of the table.")] = "onnx",
     unit: Annotated[str, typer.Option(help="NPU, GPU or CPU, as in the table.")] = "NPU",
     folder: Folder = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """A device of Qualcomm AI Hub's table, from the models whose ONNX file you have: the table holds no graphs.
@@ -114,7 +118,7 @@ def import_aihub(
     from automc.importing.onnx_tables import read_aihub
 
     rows, found = read_aihub(table, device, _kind(kind), models, runtime=runtime, unit=unit)
-    _store(rows, found, name, folder, as_json)
+    _store(rows, found, name, folder, replace, as_json)
 
 
 def _kind(text: str) -> DeviceKind:
@@ -128,12 +132,14 @@ def _kind(text: str) -> DeviceKind:
     return cast("DeviceKind", text)
 
 
-def _store(rows: list[TimedNetwork], device: Device, name: str, folder: Path | None, as_json: bool) -> None:
+def _store(
+    rows: list[TimedNetwork], device: Device, name: str, folder: Path | None, replace: bool, as_json: bool
+) -> None:
     from automc.cli.profile import show
     from automc.importing.assemble import import_device
     from automc.profiles import cache_folder
 
-    profile = import_device(rows, device, name, folder)
+    profile = import_device(rows, device, name, folder, replace=replace)
     if as_json:
         print_json(profile.model_dump(mode="json"))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
@@ -109,11 +109,18 @@ def columns_of(observation: Observation, machine: Machine) -> dict[str, float]:
     return total
 
 
-def fit(observations: Sequence[Observation], machine: Machine, *, shrinkage: float = SHRINKAGE) -> Fit:
+def fit(
+    observations: Sequence[Observation],
+    machine: Machine,
+    *,
+    shrinkage: float = SHRINKAGE,
+    least: Callable[[Sequence[str], np.ndarray], np.ndarray] | None = None,
+) -> Fit:
     """Coefficients of all columns at once: kernels alone, micro models and whole networks may be mixed freely.
 
     Minimises the squared relative error over non-negative coefficients; observations off by more than OUTLIER lose
-    weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. Deterministic.
+    weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. least: of the
+    names and (n, columns) over the latencies, (columns,) what no coefficient may be below. Deterministic.
     Raises MeasurementError where there is nothing to fit.
     """
     if not observations:
@@ -122,7 +129,8 @@ def fit(observations: Sequence[Observation], machine: Machine, *, shrinkage: flo
         )
     tables = [columns_of(observation, machine) for observation in observations]
     names, design = design_of(tables, [observation.latency_ms for observation in observations])
-    solution = solve(design, np.array([observation.weight for observation in observations]), shrinkage)
+    weights = np.array([observation.weight for observation in observations])
+    solution = solve(design, weights, shrinkage, None if least is None else least(names, design))
     coefficients = {name: float(value) for name, value in zip(names, solution, strict=True) if value > 0}
     residuals = design @ solution - 1.0
     return Fit(machine, coefficients, ranges_of(observations, machine), _spread(observations, machine, residuals))
@@ -139,8 +147,10 @@ def design_of(tables: Sequence[Mapping[str, float]], latency_ms: Sequence[float]
     return names, design
 
 
-def solve(design: np.ndarray, prior: np.ndarray, shrinkage: float) -> np.ndarray:
-    """(columns,) coefficients x >= 0 with design @ x near 1. prior: (n,) weights of the observations."""
+def solve(design: np.ndarray, prior: np.ndarray, shrinkage: float, least: np.ndarray | None = None) -> np.ndarray:
+    """(columns,) coefficients x >= least with design @ x near 1. prior: (n,) weights of the observations. least: 0."""
+    floor = np.zeros(design.shape[1]) if least is None else least
+    wanted = 1.0 - design @ floor
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1.0
     scaled = design / scale
@@ -148,10 +158,10 @@ def solve(design: np.ndarray, prior: np.ndarray, shrinkage: float) -> np.ndarray
     solution = np.zeros(design.shape[1])
     for _ in range(ROUNDS):
         gram = scaled.T @ (scaled * weights[:, None]) + np.eye(design.shape[1]) * shrinkage**2
-        solution = non_negative_least_squares(gram, scaled.T @ weights, solution)
-        residual = np.abs(scaled @ solution - 1.0)
+        solution = non_negative_least_squares(gram, scaled.T @ (weights * wanted), solution)
+        residual = np.abs(scaled @ solution - wanted)
         weights = prior * np.minimum(1.0, OUTLIER / np.maximum(residual, 1e-9))
-    unscaled: np.ndarray = solution / scale
+    unscaled: np.ndarray = floor + solution / scale
     return unscaled
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -31,8 +30,8 @@ from automc.profiles import (
     Imported,
     Int8Facts,
     MeasurementProtocol,
-    cache_folder,
     calibration_text,
+    own_folder,
     save_profile,
 )  # fmt: skip
 
@@ -76,23 +75,27 @@ class Device:
     licence: str
     system: str = "unknown"
     cannot: tuple[str, ...] = ()
+    on_gpu: bool = False
 
 
 def import_device(
-    rows: Sequence[TimedNetwork], device: Device, name: str, folder: Path | None = None, *, seconds: float | None = None
+    rows: Sequence[TimedNetwork],
+    device: Device,
+    name: str,
+    folder: Path | None = None,
+    *,
+    seconds: float | None = None,
+    replace: bool = False,
 ) -> HardwareProfile:
     """Fit and store the profile of `device`; returns what was stored. Nothing is written before all is checked.
 
-    folder: where profile.yaml and calibration.json go, by default the user's cache folder. seconds: the moment to be
-    noted, by default now. Raises ConfigError (file and row) on what cannot be a measurement, or too few rows.
+    folder: where profile.yaml and calibration.json go, by default the user's cache folder, where an imported profile
+    of that name is written over if `replace` says so. seconds: the moment to be noted, by default now. Raises
+    ConfigError (file and row) on what cannot be a measurement, too few rows, or a name that another device has.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(
-            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
-            next_step="give another --name",
-        )
+    target = folder or own_folder(name, imported=True, replace=replace)
     profile, calibration = assemble(rows, device, name, time.time() if seconds is None else seconds)
-    save_profile(profile, calibration.as_json(), folder or cache_folder() / "profiles" / name)
+    save_profile(profile, calibration.as_json(), target)
     return profile
 
 
@@ -107,6 +110,7 @@ def assemble(
                 f"{row.where}: latency {row.latency_ms} ms of {row.name!r} is no measurement",
                 next_step="mend or delete this row",
             )
+    _check_apart(rows)
     used, rare = _common(rows, machine)
     if len(used) < LEAST_NETWORKS:
         raise ConfigError(
@@ -123,6 +127,8 @@ def assemble(
         check_energies(used, device.kind)
     measured = fitted_energy(used, machine, found.ratios) if has_energy else None
     use, reason = use_of(held.networks, held.rank_correlation, interval)
+    if device.on_gpu:
+        use, reason = "rank only", "its GPU was timed: kernels there take what no sum of work foretells well enough"
     calibration = Calibration(
         block=machine.block,
         cache_bytes=machine.cache_bytes,
@@ -130,8 +136,9 @@ def assemble(
         coefficients=dict(found.fit.coefficients),
         classes={
             kind: ClassRange(
-                low=dict(known.low), high=dict(known.high), observations=known.observations,
-                spread=found.fit.spread[kind],
+                low=dict(known.low),
+                high=dict.fromkeys(known.high, 0.0) if kind in found.untold else dict(known.high),
+                observations=known.observations, spread=found.fit.spread[kind],
             )
             for kind, known in found.fit.ranges.items()
         },
@@ -178,6 +185,14 @@ def assemble(
             reason=reason,
             cannot=(
                 *device.cannot,
+                *(
+                    (
+                        f"how long linear layers take ({', '.join(sorted(found.untold))}): the table tells nothing of "
+                        "it, and what physics allows is said, outside the calibrated range",
+                    )
+                    if found.untold
+                    else ()
+                ),
                 *((f"networks like {rare}: too few of the table have their operators",) if rare else ()),
                 "int8, batches other than the table's, and operators that are not in it",
                 "which channel multiple pays, and the memory of the runtime itself",
@@ -213,6 +228,24 @@ def _common(rows: Sequence[TimedNetwork], machine: Machine) -> tuple[list[TimedN
         if len(kept) == len(used):
             return used, ", ".join(row.name for row in rows if row not in kept)
         used = kept
+
+
+def _check_apart(rows: Sequence[TimedNetwork]) -> None:
+    """Raises ConfigError on a network that is there twice, or where all take the same time."""
+    first: dict[str, TimedNetwork] = {}
+    for row in rows:
+        before = first.setdefault(row.name, row)
+        if before is not row:
+            raise ConfigError(
+                f"{row.where}: {row.name!r} is there twice ({before.where}: {before.latency_ms:g} ms, here "
+                f"{row.latency_ms:g} ms): left out, it would be known by its other row",
+                next_step="keep one row of each network",
+            )
+    if len(rows) > 1 and len({row.latency_ms for row in rows}) == 1:
+        raise ConfigError(
+            f"{rows[0].where} and all others: every network takes {rows[0].latency_ms:g} ms, which tells no cost apart",
+            next_step="measure each network by itself",
+        )
 
 
 def _check_rate(rows: Sequence[TimedNetwork], device: Device) -> None:

@@ -89,6 +89,7 @@ def read_ncnn(
         threads=threads,
         source=f"{SOURCE}, {name!r}, run {chosen}, {where}, smallest of its loops",
         licence=LICENCE,
+        on_gpu=gpu,
         cannot=(
             "ONNX Runtime's time: these are ncnn's own kernels, whose fusion and layouts differ",
             *(("int8: ncnn's timings of it are too few",) if len(kept) < len(rows) else ()),

@@ -85,6 +85,7 @@ def read_aihub(
     return timed, Device(
         name=device, kind=kind, runtime=f"AI Hub {runtime} on {unit}", runtime_version="unstated", threads=1,
         source=f"{AIHUB_SOURCE}, {device!r}, {runtime}, {unit}, float", licence="BSD-3-Clause",
+        on_gpu=unit == "GPU",
         cannot=("w8a8 and w8a16: only float was fitted", f"layers that {runtime} does not place on the {unit}"),
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file", next_step="give the path of the table")
     try:
-        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read as a table: {error}", next_step="give a CSV file") from error
     reader = csv.DictReader(text.splitlines())

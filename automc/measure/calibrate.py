@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from automc.cost.fit import SPILL, Observation, fit
 from automc.cost.kernels import KernelGraph
 from automc.cost.residual import learn
 from automc.cost.tiles import Machine
-from automc.errors import ConfigError
 from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
@@ -37,8 +35,8 @@ from automc.profiles import (
     HardwareProfile,
     Int8Facts,
     MeasurementProtocol,
-    cache_folder,
     calibration_text,
+    own_folder,
     require_writable,
     save_profile,
 )  # fmt: skip
@@ -86,16 +84,12 @@ def calibrate_host(
     mode: "quick" takes about a minute, "full" at most five, when the machine is calm. threads: of every session.
     folder: where profile.yaml and calibration.json go, by default the user's cache folder. Neither is written before
     the end; what an interrupted calibration timed is kept beside it and gone on with, for an hour. Raises ConfigError
-    on a name that no folder should have, MeasurementError where too little could be timed on a calm machine.
+    on a name that cannot be one or that another device has, MeasurementError where too little could be timed on a calm
+    machine.
     """
     tell = progress or (lambda stage, share: None)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(
-            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
-            next_step="automc profile calibrate host",
-        )
     plan, settings, started = EFFORTS[mode], SessionSettings(threads=threads), time.monotonic()
-    target = folder or cache_folder() / "profiles" / name
+    target = folder or own_folder(name, imported=False)
     require_writable(target.parent)  # now, and not after minutes of measuring
     kept = Unfinished.beside(target, _comparable(mode, threads, seed))
     started -= sum(kept.spent_s.values())

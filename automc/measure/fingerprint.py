@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from automc.errors import ConfigError, StaleCalibrationError
-from automc.profiles import Fingerprint, HardwareProfile, load_profile
+from automc.profiles import Fingerprint, HardwareProfile, load_profile, shipped_names
 
 # Instruction sets that change which kernels the runtime picks.
 _RELEVANT = (
@@ -42,7 +42,10 @@ def check_fingerprint(profile: HardwareProfile) -> None:
     if differing:
         raise StaleCalibrationError(
             f"profile {profile.name!r} was not calibrated on this machine as it is now: " + "; ".join(differing),
-            next_step=f"automc profile calibrate {profile.name}",
+            next_step=f"automc profile calibrate {profile.name}"
+            if profile.imported is None and profile.name not in shipped_names()
+            else "search on this machine (automc profile calibrate host, --profile host), then choose for that device: "
+            f"automc front RUN --profile {profile.name}",
         )
 
 

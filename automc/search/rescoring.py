@@ -71,10 +71,11 @@ class Rescored:
                 prospects=self._further_down, noun="candidate",
             )  # fmt: skip
         except InfeasibleSearchError as error:
-            where = "" if self.profile is None else f" on {self.profile.name}"
+            elsewhere = self.profile is not None and self.profile.imported is not None
             raise InfeasibleSearchError(
                 f"{error.message}{''.join(f'; {key}: {why}' for key, why in list(self.unknown.items())[:1])}",
-                next_step=f"give wider limits, or search for it{where} (`profile` in the config)",
+                next_step="give wider limits, or search with them"
+                + (" as guessed for this machine: a search needs the device it runs on" if elsewhere else ""),
             ) from error
 
     def _further_down(self) -> list[Prospect]:
