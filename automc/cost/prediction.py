@@ -126,7 +126,8 @@ def _never_seen(
     return UnseenOperatorError(
         f"{model}: no total, {len(unseen)} of {len(graph.rows)} kernels were never calibrated on {profile.name!r}:\n"
         + "\n".join(f"  {row.op} {shapes_of(row)} ({row.name})" for row in unseen),
-        next_step=f"automc profile calibrate {profile.name}, or leave these operators out of the model"
+        next_step=f"on that machine, automc doctor CONFIG --profile {profile.name} --calibrate times them; or leave "
+        "these operators out of the model"
         if profile.imported is None
         else "leave these operators out of the model: the table this device comes from has too few of them",
     )

@@ -145,7 +145,7 @@ class CalibratedPredictor:
             seen = {f"{kernel_class(row, self._fit.machine)} {shapes_of(row)}" for row in missing}
             raise UnseenOperatorError(
                 f"profile {self.profile.name!r} was never calibrated for " + "; ".join(sorted(seen)),
-                next_step=f"automc profile calibrate {self.profile.name}"
+                next_step=f"on that machine, automc doctor CONFIG --profile {self.profile.name} --calibrate times them"
                 if self.profile.imported is None
                 else "leave these operators out of the model: the table this device comes from has too few of them",
             )

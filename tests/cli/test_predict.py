@@ -101,7 +101,10 @@ def test_a_profile_that_cannot_price_the_model_does_not_hide_the_one_that_can(
     assert re.search(r"^paper +every cost +unknown", answer.out, re.MULTILINE)
     assert re.search(r"^wiser +latency +\S+ ms", answer.out, re.MULTILINE)
     assert f"paper: {unknown_file}: no total, 1 of " in answer.out
-    assert "Softmax [1, 4] -> [1, 4] (softmax)\n  next: automc profile calibrate paper" in answer.out
+    assert (
+        "Softmax [1, 4] -> [1, 4] (softmax)\n  next: on that machine, automc doctor CONFIG --profile paper --calibrate"
+        in answer.out
+    )
     assert "kernels on wiser:" in answer.out
     assert "kernels on paper:" not in answer.out
     blind, seeing = automc("predict", unknown_file, "--profile", device, "--profile", wiser, "--json").json["profiles"]

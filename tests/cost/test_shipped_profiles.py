@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
 from automc.cost.calibration import load_calibration
 from automc.cost.graph import graph_from_onnx
 from automc.cost.predictor import load_predictor
-from automc.measure.builder import Scheme
+from automc.measure.builder import GraphBuilder, Scheme
 from automc.measure.families import FAMILIES, family_networks
 from automc.profiles import calibration_text, load_profile, shipped_folder
 
@@ -94,3 +95,13 @@ def test_it_prices_networks_of_every_family(folder, precision: str) -> None:
         latency = predictor.predict(graph).latency_ms
         assert 0 < latency.low < latency.value < latency.high
         assert latency.coverage > 0.8, sample.name
+
+
+@pytest.mark.parametrize("folder", IMPORTED, ids=lambda folder: folder.name)
+def test_no_device_of_a_table_reads_weights_faster_than_memory_can_be(folder) -> None:
+    """Linear layers, of which some tables tell nothing: 1,024 to 2,048 to 1,024, 16.8 MB, one sample."""
+    builder = GraphBuilder("fp32", np.random.default_rng(0))
+    x = builder.gemm(builder.gemm(builder.input((1, 1024)), 2048, act="Relu"), 1024)
+    graph = graph_from_onnx(onnx.load_from_string(builder.finish(x)), level="extended")
+    latency = load_predictor(load_profile(str(folder)), folder).predict(graph).latency_ms
+    assert graph.weight_bytes / 1e6 / latency.value < 200  # GB/s: several times what the fastest of these has

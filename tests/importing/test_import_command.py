@@ -7,12 +7,14 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from automc.cost.graph import graph_from_onnx
+from automc.profiles import load_profile, save_profile
 
 MACS_PER_MS = 2e6
 CALL_MS = 0.05
@@ -20,8 +22,6 @@ CALL_MS = 0.05
 
 def network(path: Path, channels: int, depth: int, side: int) -> float:
     """A plain network in `path`; its milliseconds on a made-up device: 0.05 a convolution, 2 million MACs in one."""
-    import numpy as np
-
     nodes, weights, image, inputs = [], [], "image", 3
     for at in range(depth):
         kernel = 3 if at % 2 == 0 else 1
@@ -116,6 +116,87 @@ def test_a_whole_column_in_another_unit_is_caught_by_what_the_kind_of_device_can
     for row in rows:
         row["latency_ms"] = float(row["latency_ms"]) * 1000
     refused(run(automc, write(home / "board.csv", rows)), home, "Are these microseconds?")
+
+
+def test_a_network_that_is_there_twice_is_refused(automc, home: Path, rows) -> None:
+    """Left out once, its other row would say what it takes: no error at all, and limits to be decided by it."""
+    rows.append({**rows[3], "latency_ms": 2.0})
+    refused(run(automc, write(home / "board.csv", rows)), home, "row 24", "'n3.onnx' is there twice", "row 5")
+
+
+def test_times_that_are_all_the_same_are_refused(automc, home: Path, rows) -> None:
+    for row in rows:
+        row["latency_ms"] = 5.0
+    refused(run(automc, write(home / "board.csv", rows)), home, "every network takes 5 ms")
+
+
+def test_a_table_as_spreadsheets_save_it_is_read(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", rows)
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())  # a byte order mark
+    assert run(automc, table).code == 0
+
+
+def test_a_profile_takes_the_place_of_no_other_device(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", rows)
+    refused(run(automc, table, "--name", "epyc_genoa_1t"), home, "epyc_genoa_1t", "comes with automc", "--name")
+    assert run(automc, table).code == 0
+    profile = home / "home" / "profiles" / "board" / "profile.yaml"
+    before = profile.read_text()
+    again = run(automc, table)
+    assert (again.code, profile.read_text()) == (2, before)
+    assert "there is a profile called so: a board" in again.err
+    assert "next: --replace, or another --name" in again.err
+    assert run(automc, table, "--replace").code == 0
+    made = load_profile("board")
+    save_profile(made.model_copy(update={"name": "host", "imported": None}), {}, home / "home" / "profiles" / "host")
+    over_host = run(automc, table, "--name", "host", "--replace")
+    assert over_host.code == 2
+    assert "a profile of another device is called so" in over_host.err
+
+
+@pytest.mark.parametrize("name", ["board", "ncnn_jetson_nano_gpu"])
+def test_a_calibration_takes_the_place_of_no_device_of_a_table(automc, home: Path, rows, name: str) -> None:
+    assert run(automc, write(home / "board.csv", rows)).code == 0
+    answer = automc("profile", "calibrate", name, "--quick")
+    assert answer.code == 2
+    assert name in answer.err
+    assert "next: automc profile calibrate host" in answer.err
+    assert load_profile(name).imported is not None
+
+
+def test_what_a_table_tells_nothing_of_takes_what_physics_allows(automc, home: Path, rows) -> None:
+    """Linear layers that take no share of any network's time: a plain fit would give them for nothing."""
+    for at, row in enumerate(rows[:6]):
+        with_head(home / str(row["model"]), 8 * (1 + at))  # not a microsecond more, by this table
+    assert run(automc, write(home / "board.csv", rows)).code == 0
+    assert "how long linear layers take (matrix.vector)" in automc("profile", "show", "board").out
+    large = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], "fc")], "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1000])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2000])],
+        [numpy_helper.from_array(np.ones((1000, 2000), np.float32), "w")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(large, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), home / "fc.onnx")
+    total = automc("predict", str(home / "fc.onnx"), "--profile", "board", "--json").json["total"]["latency_ms"]
+    # 2 million MACs; no network does more than MACS_PER_MS a millisecond, and 8 times that is the most that is believed
+    assert total["value"] > 2e6 / (8 * MACS_PER_MS)
+    assert total["coverage"] < 0.5
+
+
+def with_head(path: Path, features: int) -> None:
+    """Adds a global pool and a linear layer to the network in `path`."""
+    model = onnx.load(path)
+    last, channels = model.graph.output[0].name, model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    weight = numpy_helper.from_array(np.ones((channels, features), np.float32), "head")
+    model.graph.node.extend([
+        helper.make_node("GlobalAveragePool", [last], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flat"),
+        helper.make_node("Gemm", ["flat", "head"], ["logits"], "fc"),
+    ])  # fmt: skip
+    model.graph.initializer.append(weight)
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, features]))
+    onnx.save(model, path)
 
 
 def test_too_few_rows_are_refused(automc, home: Path, rows) -> None:
