@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from automc.cost.kernels import KernelGraph, KernelRow
-from automc.cost.predictor import Costs, Estimate, KernelCost, load_predictor, shapes_of
+from automc.cost.predictor import Costs, Estimate, KernelCost, advice_on, load_predictor, shapes_of
 from automc.errors import PredictorError, UnseenOperatorError
 from automc.profiles import Fingerprint, HardwareProfile, load_profile, profile_folder
 
@@ -126,10 +126,7 @@ def _never_seen(
     return UnseenOperatorError(
         f"{model}: no total, {len(unseen)} of {len(graph.rows)} kernels were never calibrated on {profile.name!r}:\n"
         + "\n".join(f"  {row.op} {shapes_of(row)} ({row.name})" for row in unseen),
-        next_step=f"on that machine, automc doctor CONFIG --profile {profile.name} --calibrate times them; or leave "
-        "these operators out of the model"
-        if profile.imported is None
-        else "leave these operators out of the model: the table this device comes from has too few of them",
+        next_step=advice_on(unseen, profile),
     )
 
 

@@ -83,6 +83,15 @@ class Predictor(Protocol):
         ...
 
 
+def advice_on(unseen: Sequence[KernelRow], profile: HardwareProfile) -> str:
+    """What to do about kernels that `profile` was never calibrated for."""
+    if profile.imported is None:
+        return f"on that machine, automc doctor CONFIG --profile {profile.name} --calibrate times them"
+    if any(row.precision == "int8" for row in unseen):
+        return "the table this device comes from knows float networks alone: predict the float model on it"
+    return "leave these operators out of the model: the table this device comes from has too few of them"
+
+
 class CalibratedPredictor:
     """Costs from a stored calibration: non-negative physical features per kernel class, no hidden state.
 
@@ -145,9 +154,7 @@ class CalibratedPredictor:
             seen = {f"{kernel_class(row, self._fit.machine)} {shapes_of(row)}" for row in missing}
             raise UnseenOperatorError(
                 f"profile {self.profile.name!r} was never calibrated for " + "; ".join(sorted(seen)),
-                next_step=f"on that machine, automc doctor CONFIG --profile {self.profile.name} --calibrate times them"
-                if self.profile.imported is None
-                else "leave these operators out of the model: the table this device comes from has too few of them",
+                next_step=advice_on(missing, self.profile),
             )
         far = far_share(graph, self._fit.machine)
         share = self._session_ms / len(graph.rows) if graph.rows else 0.0

@@ -127,6 +127,8 @@ def assemble(
         check_energies(used, device.kind)
     measured = fitted_energy(used, machine, found.ratios) if has_energy else None
     use, reason = use_of(held.networks, held.rank_correlation, interval)
+    if use == "rank only":
+        reason = f"{reason}; furthest off is {_furthest(used, found)}"
     if device.on_gpu:
         use, reason = "rank only", "its GPU was timed: kernels there take what no sum of work foretells well enough"
     calibration = Calibration(
@@ -262,13 +264,22 @@ def _check_rate(rows: Sequence[TimedNetwork], device: Device) -> None:
         )
 
 
+def _worst(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[TimedNetwork, float]:
+    """The row that all others contradict most, and what was measured over what they say."""
+    ratios = np.where(np.isfinite(found.ratios), found.ratios, 1.0)
+    at = int(np.argmax(np.abs(np.log(ratios))))
+    return rows[at], float(ratios[at])
+
+
+def _furthest(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> str:
+    row, ratio = _worst(rows, found)
+    return f"{row.name!r}: {row.latency_ms:.3g} ms measured, about {row.latency_ms / ratio:.3g} said by the others"
+
+
 def _check_each(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> None:
     """Raises ConfigError on a row that all others contradict by more than any network differs from another."""
-    ratios = np.where(np.isfinite(found.ratios), found.ratios, 1.0)
-    worst = int(np.argmax(np.abs(np.log(ratios))))
-    ratio = float(ratios[worst])
+    row, ratio = _worst(rows, found)
     if max(ratio, 1 / ratio) > IMPOSSIBLE_RATIO:
-        row = rows[worst]
         raise ConfigError(
             f"{row.where}: {row.name!r} in {row.latency_ms:g} ms, where the other rows say about "
             f"{row.latency_ms / ratio:.3g} ms: mixed-up units, or no measurement",

@@ -93,6 +93,8 @@ def calibrate_host(
     require_writable(target.parent)  # now, and not after minutes of measuring
     kept = Unfinished.beside(target, _comparable(mode, threads, seed))
     started -= sum(kept.spent_s.values())
+    if kept.spent_s:
+        tell("going on with what an interrupted calibration timed", 0.0)
     clock = Stopwatch(settings, Anchor(settings, known_ms=known_anchor_ms(target, threads)), tell, kept)
     tell("probing int8 and channel widths", 0.0)
     probes = Probes(

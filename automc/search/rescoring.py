@@ -72,10 +72,13 @@ class Rescored:
             )  # fmt: skip
         except InfeasibleSearchError as error:
             elsewhere = self.profile is not None and self.profile.imported is not None
+            where = "" if self.profile is None else f" on {self.profile.name}"
             raise InfeasibleSearchError(
                 f"{error.message}{''.join(f'; {key}: {why}' for key, why in list(self.unknown.items())[:1])}",
-                next_step="give wider limits, or search with them"
-                + (" as guessed for this machine: a search needs the device it runs on" if elsewhere else ""),
+                next_step="give wider limits: a search runs on a profile of this machine, and a device of a table is "
+                "chosen for afterwards"
+                if elsewhere
+                else f"give wider limits, or search for it{where} (`profile` in the config)",
             ) from error
 
     def _further_down(self) -> list[Prospect]:
