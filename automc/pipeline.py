@@ -111,11 +111,13 @@ def shapes_after(model: nn.Module, step: Step, context: PlanContext, shapes: nn.
     """
     (item,) = resolve([step])
     _check_takes(item, model)
-    outline = (
-        item.technique.outline(model, item.params, context) if isinstance(item.technique, ModelTechnique) else None
-    )
-    compressed: nn.Module = item.technique.apply(shapes, outline or _planned(item, model, context))
-    return compressed
+    plan = None
+    if isinstance(item.technique, ModelTechnique):
+        plan = item.technique.outline(model, item.params, context)
+    if plan is None:
+        plan = _finite(item.technique.plan(model, item.params, context))
+    after: nn.Module = item.technique.apply(shapes, plan)
+    return after
 
 
 def _planned(item: Resolved, model: Any, context: PlanContext) -> Plan:

@@ -170,31 +170,34 @@ def shipped_names() -> frozenset[str]:
     return frozenset(path.parent.name for path in shipped_folder("hardware_profiles").glob("*/profile.yaml"))
 
 
-def own_folder(name: str, *, imported: bool, replace: bool = False) -> Path:
-    """Where the user's own profile `name` goes; imported: whether it is of a table, else of this machine's timings.
+def own_folder(name: str, folder: Path | None = None, *, imported: bool, replace: bool = False) -> Path:
+    """Where a profile `name` of the user's goes: `folder` if there is one, else among their own.
 
-    Raises ConfigError where it would take the place of another device: of one that comes with automc, of this machine
-    by a table's, of a table's by this machine, and, without `replace`, of any table's by another's.
+    imported: whether it is of a table, else of this machine's timings. Raises ConfigError on what cannot be a name;
+    and among their own where it would take the place of another device: of one that comes with automc, of this
+    machine by a table's, of a table's by this machine, and, without `replace`, of any table's by another's.
     """
+    another = "give another --name" if imported else "automc profile calibrate host"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(
             f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
-            next_step="give another --name" if imported else "automc profile calibrate host",
+            next_step=another,
         )
-    another = "give another --name" if imported else "automc profile calibrate host"
+    if folder is not None:
+        return folder
     if name in shipped_names():
         raise ConfigError(f"{name}: a profile of that name comes with automc", next_step=another)
-    folder = cache_folder() / "profiles" / name
-    if not (folder / "profile.yaml").is_file():
-        return folder
-    there = load_profile(str(folder))
+    own = cache_folder() / "profiles" / name
+    if not (own / "profile.yaml").is_file():
+        return own
+    there = load_profile(str(own))
     if imported != (there.imported is not None):
         raise ConfigError(f"{name}: a profile of another device is called so: {there.description}", next_step=another)
     if imported and not replace:
         raise ConfigError(
             f"{name}: there is a profile called so: {there.description}", next_step="--replace, or another --name"
         )
-    return folder
+    return own
 
 
 def load_profile(name: str) -> HardwareProfile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
@@ -114,13 +114,13 @@ def fit(
     machine: Machine,
     *,
     shrinkage: float = SHRINKAGE,
-    least: Callable[[Sequence[str], np.ndarray], np.ndarray] | None = None,
+    least: Mapping[str, float] | None = None,
 ) -> Fit:
     """Coefficients of all columns at once: kernels alone, micro models and whole networks may be mixed freely.
 
     Minimises the squared relative error over non-negative coefficients; observations off by more than OUTLIER lose
-    weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. least: of the
-    names and (n, columns) over the latencies, (columns,) what no coefficient may be below. Deterministic.
+    weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. least: by
+    column, what its coefficient may not be below. Deterministic.
     Raises MeasurementError where there is nothing to fit.
     """
     if not observations:
@@ -130,7 +130,7 @@ def fit(
     tables = [columns_of(observation, machine) for observation in observations]
     names, design = design_of(tables, [observation.latency_ms for observation in observations])
     weights = np.array([observation.weight for observation in observations])
-    solution = solve(design, weights, shrinkage, None if least is None else least(names, design))
+    solution = solve(design, weights, shrinkage, np.array([(least or {}).get(name, 0.0) for name in names]))
     coefficients = {name: float(value) for name, value in zip(names, solution, strict=True) if value > 0}
     residuals = design @ solution - 1.0
     return Fit(machine, coefficients, ranges_of(observations, machine), _spread(observations, machine, residuals))

@@ -93,7 +93,7 @@ def import_device(
     of that name is written over if `replace` says so. seconds: the moment to be noted, by default now. Raises
     ConfigError (file and row) on what cannot be a measurement, too few rows, or a name that another device has.
     """
-    target = folder or own_folder(name, imported=True, replace=replace)
+    target = own_folder(name, folder, imported=True, replace=replace)
     profile, calibration = assemble(rows, device, name, time.time() if seconds is None else seconds)
     save_profile(profile, calibration.as_json(), target)
     return profile

@@ -89,7 +89,7 @@ def calibrate_host(
     """
     tell = progress or (lambda stage, share: None)
     plan, settings, started = EFFORTS[mode], SessionSettings(threads=threads), time.monotonic()
-    target = folder or own_folder(name, imported=False)
+    target = own_folder(name, folder, imported=False)
     require_writable(target.parent)  # now, and not after minutes of measuring
     kept = Unfinished.beside(target, _comparable(mode, threads, seed))
     started -= sum(kept.spent_s.values())

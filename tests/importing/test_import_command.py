@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from automc.cost.graph import graph_from_onnx
+from automc.importing.assemble import assemble
+from automc.importing.onnx_tables import read_csv
 from automc.profiles import load_profile, save_profile
 
 MACS_PER_MS = 2e6
@@ -136,6 +139,23 @@ def test_a_table_as_spreadsheets_save_it_is_read(automc, home: Path, rows) -> No
     assert run(automc, table).code == 0
 
 
+def test_a_gpu_ranks_and_no_more_however_well_its_table_fits(home: Path, rows) -> None:
+    timed, device = read_csv(write(home / "board.csv", rows), "a board", "phone", "tflite", version="1", threads=1)
+    uses = []
+    for on_gpu in (False, True):
+        imported = assemble(timed, replace(device, on_gpu=on_gpu), "board", 0.0)[0].imported
+        assert imported is not None
+        uses.append(imported.use)
+    assert uses == ["limits", "rank only"]
+
+
+@pytest.mark.parametrize("more", [(), ("--folder", "elsewhere")])
+def test_a_name_that_cannot_be_a_folders_is_refused(automc, home: Path, rows, more: tuple[str, ...]) -> None:
+    answer = run(automc, write(home / "board.csv", rows), "--name", "../board", *more)
+    refused(answer, home, "'../board' cannot be a profile's name")
+    assert not Path("elsewhere").exists()
+
+
 def test_a_profile_takes_the_place_of_no_other_device(automc, home: Path, rows) -> None:
     table = write(home / "board.csv", rows)
     refused(run(automc, table, "--name", "epyc_genoa_1t"), home, "epyc_genoa_1t", "comes with automc", "--name")
@@ -212,6 +232,7 @@ def test_few_networks_rank_only(automc, home: Path, rows) -> None:
     answer = run(automc, write(home / "board.csv", rows[:12]))
     assert answer.code == 0, answer.err
     assert "rank only: 12 networks are too few for an interval" in answer.out
+    assert "furthest off is 'n" in answer.out
 
 
 def test_a_missing_column_says_which_there_are(automc, home: Path, rows) -> None:

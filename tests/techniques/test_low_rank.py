@@ -132,6 +132,15 @@ def test_only_what_the_profile_predicts_faster_is_kept() -> None:
     assert "unknown" in kept["conv1"]  # type: ignore[index, call-overload, operator]
 
 
+def test_where_nothing_can_be_costed_nothing_is_said_to_be_faster() -> None:
+    def layers_ms(_: nn.Module, layers: tuple[LayerSpec, ...], shape: tuple[int, ...]) -> float:
+        raise UnseenOperatorError("Softmax [1, 10] was never calibrated")
+
+    where = context(data=False, layers_ms=layers_ms)
+    with pytest.raises(InfeasibleCandidate, match=r"fc1: its cost is unknown: Softmax \[1, 10\]"):
+        LOW_RANK.plan(network("lenet"), LowRankParams(rank_ratio=0.3), where)
+
+
 def test_without_a_predictor_nothing_is_said_to_be_faster() -> None:
     with pytest.raises(InfeasibleCandidate, match="no predictor is calibrated"):
         LOW_RANK.plan(network("lenet"), LowRankParams(rank_ratio=0.5), context(data=False))
