@@ -44,7 +44,7 @@ def meter(tmp_path: Path) -> Iterator[Path]:
     def logger() -> None:
         with path.open("a") as file:
             before, busy = time.monotonic(), time.process_time()
-            while not ended.wait(0.02):
+            while not ended.wait(0.05):
                 now, used = time.monotonic(), time.process_time()
                 watts = 5.0 + (used - busy) / (now - before)
                 file.write(f"{time.time():.6f},{watts:.4f}\n")

@@ -104,6 +104,31 @@ def monitor(root: Path, channels: dict[str, tuple[int, int]], place: str = "1-00
     return folder
 
 
+class PaperClock:
+    """Stands still until it is moved; a counter asks it once at every reading, and `until_read` waits for one."""
+
+    def __init__(self) -> None:
+        self.now, self.asked = 100.0, 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return self.now
+
+    def until_read(self) -> None:
+        """Wait for a reading that began after this call: the second from now, one may be under way."""
+        enough, deadline = self.asked + 2, time.monotonic() + 30
+        while self.asked < enough:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+
+def rewrite(path: Path, text: str) -> None:
+    """As the kernel's files change: at once, never empty in between."""
+    written = path.with_name("written")
+    written.write_text(text)
+    written.replace(path)
+
+
 def sampling() -> bool:
     return any(thread.name == "power rails" for thread in threading.enumerate())
 
@@ -111,25 +136,25 @@ def sampling() -> bool:
 def test_the_rails_of_a_jetson_are_summed_and_integrated(tmp_path: Path) -> None:
     folder = monitor(tmp_path, {"VDD_GPU_SOC": (19000, 200), "VDD_CPU_CV": (19000, 100)})
     monitor(tmp_path, {"VDDQ": (5000, 60)}, "1-0041")
-    counter = JetsonCounter(tmp_path)
+    clock = PaperClock()
+    counter = JetsonCounter(tmp_path, clock)
     assert counter.source == EnergySource(kind="jetson", detail="power rails VDD_GPU_SOC, VDD_CPU_CV, VDDQ")
     assert not sampling()  # nothing that would disturb a timing before it is asked
-    began, start = time.monotonic(), counter.mark()
-    time.sleep(0.2)
-    took, end = time.monotonic() - began, counter.mark()
-    assert counter.spent_mj(start, end) == pytest.approx(1e3 * took * (3.8 + 1.9 + 0.3), rel=0.05)
-    (folder / "curr1_input").write_text("1000\n")  # 19 W instead of 3.8 W: the thread sees it between two marks
-    moments, start = [time.monotonic()], counter.mark()
-    time.sleep(0.3)
-    (folder / "curr1_input").write_text("200\n")
-    moments.append(time.monotonic())
-    time.sleep(0.3)
+    start = counter.mark()
+    clock.now += 0.2
+    assert counter.spent_mj(start, counter.mark()) == pytest.approx(1e3 * 0.2 * (3.8 + 1.9 + 0.3))
+    start = counter.mark()
+    rewrite(folder / "curr1_input", "1000\n")  # 19 W instead of 3.8 W: the thread sees it between two marks
+    clock.until_read()
+    clock.now += 0.3
+    clock.until_read()
+    rewrite(folder / "curr1_input", "200\n")
+    clock.until_read()
+    clock.now += 0.5
     end = counter.mark()
-    moments.append(time.monotonic())
-    fast, slow = moments[1] - moments[0], moments[2] - moments[1]
     assert sampling()
-    assert counter.spent_mj(start, end) == pytest.approx(1e3 * (fast * 21.2 + slow * 6.0), rel=0.25)
-    deadline = time.monotonic() + 5
+    assert counter.spent_mj(start, end) == pytest.approx(1e3 * (0.3 * 21.2 + 0.5 * 6.0))
+    deadline = time.monotonic() + 30
     while sampling() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not sampling()
@@ -137,12 +162,12 @@ def test_the_rails_of_a_jetson_are_summed_and_integrated(tmp_path: Path) -> None
 
 def test_a_rail_that_feeds_the_others_is_not_added_to_them(tmp_path: Path) -> None:
     monitor(tmp_path, {"VDD_IN": (5000, 1000), "VDD_CPU_GPU_CV": (5000, 400), "VDD_SOC": (5000, 300)})
-    counter = JetsonCounter(tmp_path)
+    clock = PaperClock()
+    counter = JetsonCounter(tmp_path, clock)
     assert counter.source.detail == "power rails VDD_IN"
-    began, start = time.monotonic(), counter.mark()
-    time.sleep(0.1)
-    took, end = time.monotonic() - began, counter.mark()
-    assert counter.spent_mj(start, end) == pytest.approx(5e3 * took, rel=0.05)
+    start = counter.mark()
+    clock.now += 0.1
+    assert counter.spent_mj(start, counter.mark()) == pytest.approx(500.0)
 
 
 def test_what_a_config_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

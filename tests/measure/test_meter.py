@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,35 +49,25 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(tmp_path: Path) ->
 
 
 def test_a_growing_file_measures_runs_with_the_idle_power_subtracted(tmp_path: Path) -> None:
-    path = tmp_path / "m.csv"
-    ended, busy = threading.Event(), threading.Event()
+    path, now = written(tmp_path / "m.csv", [5.0] * 3), START + 0.2
 
-    def logger() -> None:  # 5 W, and 12 W while something runs
+    def pass_by(seconds: float, watts: float) -> None:
+        """A logger that writes every 0.1 s, for as long as `seconds`."""
+        nonlocal now
+        ended = now + seconds
         with path.open("a") as file:
-            while not ended.is_set():
-                file.write(f"{time.time():.6f},{12.0 if busy.is_set() else 5.0}\n")
-                file.flush()
-                time.sleep(0.005)
+            while now + 0.1 <= ended:
+                now += 0.1
+                file.write(f"{now:.6f},{watts}\n")
+        now = ended
 
-    path.write_text("unix_s,watts\n")
-    thread = threading.Thread(target=logger)
-    thread.start()
-    try:
-        time.sleep(0.2)
-
-        took = []
-
-        def run() -> None:
-            started = time.monotonic()
-            busy.set()
-            time.sleep(0.05)
-            took.append(time.monotonic() - started)
-
-        spent = measure_energy_mj(run, MeterFile(path))
-    finally:
-        ended.set()
-        thread.join()
-    assert spent == pytest.approx(sum(took) / len(took) * 7e3, rel=0.25)  # 7 W more for as long as a run took
+    spent = measure_energy_mj(
+        lambda: pass_by(0.5, 12.0),
+        MeterFile(path, clock=lambda: now, sleep=lambda seconds: pass_by(seconds, 5.0)),
+        clock=lambda: now,
+        sleep=lambda seconds: pass_by(seconds, 5.0),
+    )
+    assert spent == pytest.approx(0.5 * 7e3, rel=0.03)  # 7 W more; half a reading's rise lies before the first run
 
 
 def test_a_file_that_stops_or_has_gaps_says_so(tmp_path: Path) -> None:
