@@ -190,6 +190,8 @@ class Calibration(Frozen):
     """Whose work the coefficients price: the tiles of this host's runtime, or the graph's own (`Machine.columns`)."""
     spill: tuple[float, float] | None = None
     """As of `Machine`."""
+    shared_bytes: int | None = None
+    """As of `Machine`."""
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
@@ -215,7 +217,7 @@ class Calibration(Frozen):
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
         return Fit(
-            Machine(self.block, self.cache_bytes, self.columns, self.spill),
+            Machine(self.block, self.cache_bytes, self.columns, self.spill, self.shared_bytes),
             self.coefficients,
             {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
             {name: entry.spread for name, entry in self.classes.items()},

@@ -43,9 +43,9 @@ def convolution(row: KernelRow, machine: Machine) -> Columns:
     if row.layout == "nchwc":
         columns.update(_blocked(row, machine, inputs, outputs, batch, height, width, taps))
     elif row.layout == "nhwc" and (is_symmetric(row, inputs, outputs) or row.groups == inputs == outputs):
-        columns.update(_symmetric(row, inputs, outputs, batch * height * width, taps))
+        columns.update(_symmetric(row, inputs, outputs, batch, height * width, taps))
     elif row.layout == "nhwc":
-        columns.update(_integer_product(row, inputs, outputs, batch * height * width, taps))
+        columns.update(_integer_product(row, inputs, outputs, batch, height * width, taps))
     else:
         columns.update(_unrolled(row, inputs, outputs, batch, height * width, taps))
     return columns
@@ -124,15 +124,15 @@ def _taps_inside(made: int, given: int, reach: int, stride: int, dilation: int) 
     return tuple(sum(0 <= start + tap * dilation < given for tap in range(reach)) for start in starts)
 
 
-def _symmetric(row: KernelRow, inputs: int, outputs: int, pixels: int, taps: int) -> Columns:
-    """int8, channels last: the direct symmetric kernel where channels allow it, else unrolling and a product."""
-    groups = row.groups
+def _symmetric(row: KernelRow, inputs: int, outputs: int, batch: int, image: int, taps: int) -> Columns:
+    """int8, channels last: the direct symmetric kernel, image by image. image: its output pixels."""
+    groups, pixels = row.groups, batch * image
     depth = inputs // groups
-    full, rest = pixels // PIXELS * PIXELS, pixels % PIXELS
+    full, rest, rests = _steps(batch, image)
     if groups > 1:  # depthwise
         work = outputs * taps / 1e6
         columns: Columns = {
-            "macs": work * pixels, "steps_rest": work * (rest > 0), "pointers": pixels * taps / 1e6,
+            "macs": work * pixels, "steps_rest": work * rests, "pointers": pixels * taps / 1e6,
             "pixels": pixels / 1e6, "channel_taps": outputs * taps / 1e6, "requantised": pixels * outputs / 1e6,
         }  # fmt: skip
         if outputs % SYMMETRIC_FILTERS:  # another kernel: vectors of 8 and 4 channels, then one by one, then rounding
@@ -147,23 +147,28 @@ def _symmetric(row: KernelRow, inputs: int, outputs: int, pixels: int, taps: int
         "requantised": pixels * outputs / 1e6,
         "pixels": pixels / 1e6,
         "macs_full_64": work * 64 * wide * full,
-        "steps_rest_64": work * wide * (rest > 0),
+        "steps_rest_64": work * wide * rests,
         "macs_rest_64": work * 64 * wide * rest,
     }
     if narrow:
         columns[f"macs_full_{narrow}"] = work * narrow * full
         columns[f"macs_rest_{narrow}"] = work * narrow * rest
-        columns[f"steps_rest_{narrow}"] = work * (rest > 0)
+        columns[f"steps_rest_{narrow}"] = work * rests
     if outputs % SYMMETRIC_FILTERS:
         columns["pixels_odd"] = pixels / 1e6
     return columns
 
 
-def _integer_product(row: KernelRow, inputs: int, outputs: int, pixels: int, taps: int) -> Columns:
+def _steps(batch: int, image: int) -> tuple[int, int, int]:
+    """Pixels in whole steps, pixels in incomplete ones, and how many of these there are; images share no step."""
+    return batch * (image // PIXELS * PIXELS), batch * (image % PIXELS), batch * (image % PIXELS > 0)
+
+
+def _integer_product(row: KernelRow, inputs: int, outputs: int, batch: int, image: int, taps: int) -> Columns:
     """int8 where the symmetric kernel does not apply: patches are unrolled, packed, multiplied and requantised."""
-    groups = row.groups
+    groups, pixels = row.groups, batch * image
     depth, filters = inputs // groups, outputs // groups
-    full, rest = pixels // PIXELS * PIXELS, pixels % PIXELS
+    full, rest, rests = _steps(batch, image)
     direct = taps == 1 and max(row.stride, default=1) == 1 and groups == 1
     work = round_up(depth * taps, 4) * groups / 1e6
     wide, narrow = divmod(round_up(filters, 16), INTEGER_COLUMNS)
@@ -174,15 +179,15 @@ def _integer_product(row: KernelRow, inputs: int, outputs: int, pixels: int, tap
         "requantised": pixels * outputs / 1e6,
         "requantised_odd": pixels * groups * (filters % 16) / 1e6,
         "rows": pixels * groups / 1e6,
-        "group_calls": float(groups) if groups > 1 else 0.0,
+        "group_calls": float(groups * batch) if groups > 1 else 0.0,
         "macs_full": work * INTEGER_COLUMNS * wide * full,
         "macs_rest": work * INTEGER_COLUMNS * wide * rest,
-        "steps_rest": work * wide * (rest > 0),
+        "steps_rest": work * wide * rests,
     }
     if narrow:
         columns[f"macs_full_{narrow}"] = work * narrow * full
         columns[f"macs_rest_{narrow}"] = work * narrow * rest
-        columns[f"steps_rest_{narrow}"] = work * (rest > 0)
+        columns[f"steps_rest_{narrow}"] = work * rests
     return columns
 
 

@@ -93,9 +93,9 @@ def matrix_shape(row: KernelRow) -> tuple[int, int, int, int]:
 def features(row: KernelRow, machine: Machine) -> Columns:
     """Non-negative columns of the kernel, named "<class>:<feature>"; counts in millions, bytes in millions of bytes.
 
-    Columns "memory:..." hold bytes that are at hand or not: they are scaled by the caller with how much of the
-    network's data has left the cache, because that depends on what the rest of the network evicts. Weights of
-    convolutions have one of their own: blocked kernels fetch them ahead.
+    Columns "memory:..." and "main:..." hold bytes that are at hand or not: they are scaled by the caller with how much
+    of the network's data has left the core's own cache and the last one, because that depends on what the rest of the
+    network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead.
     """
     if machine.columns == "work":
         return work(row)
@@ -116,6 +116,9 @@ def features(row: KernelRow, machine: Machine) -> Columns:
         named[f"memory:{'convolution_' if of_convolution else ''}weights"] = row.bytes_weights / 1e6
     if machine.spill is not None and row.bytes_in + row.bytes_out > 0:
         named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
+    if machine.shared_bytes is not None:
+        named["main:activations"] = (row.bytes_in + row.bytes_out) / 1e6
+        named["main:weights"] = row.bytes_weights / 1e6
     return named
 
 

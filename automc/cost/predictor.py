@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from automc.cost.calibration import Calibration, Interval, load_calibration, memory_parts
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
 from automc.cost.features import kernel_class
-from automc.cost.fit import SESSION, far_share, in_range, seen_from
+from automc.cost.fit import SESSION, Far, Parts, far_share, in_range, seen_from
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
 from automc.profiles import HardwareProfile
@@ -104,7 +104,7 @@ class CalibratedPredictor:
         self._fit = calibration.fit()
         self._energy = calibration.energy()
         self._session_ms = self._fit.coefficients.get(SESSION, 0.0)
-        self._known: dict[KernelRow, tuple[float, float, bool]] = {}
+        self._known: dict[KernelRow, tuple[Parts, bool]] = {}
         self._source = (
             f"{profile.name}: {profile.calibration} calibration {profile.calibration_digest[:12]}, "
             f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}, {profile.threads} thread"
@@ -160,23 +160,23 @@ class CalibratedPredictor:
         share = self._session_ms / len(graph.rows) if graph.rows else 0.0
         parts = []
         for row in graph.rows:
-            near_ms, fetched_ms, inside = self._row(row)
-            latency = near_ms + fetched_ms * far + share
+            own, inside = self._row(row)
+            latency = own.at(far) + share
             parts.append((latency, self._kernel_mj(row, latency, far, 1.0 / len(graph.rows)), inside))
         return parts
 
-    def _kernel_mj(self, row: KernelRow, latency_ms: float, far: float, session: float) -> float:
+    def _kernel_mj(self, row: KernelRow, latency_ms: float, far: Far, session: float) -> float:
         """session: the kernel's share of calling the session."""
         measured = self._calibration.measured_energy
         if measured is None:
-            return self._energy.kernel_mj(row, latency_ms, far)
+            return self._energy.kernel_mj(row, latency_ms, far.own)
         return measured.kernel_mj({**seen_from(row, self._fit.machine, far), SESSION: session}, latency_ms)
 
-    def _row(self, row: KernelRow) -> tuple[float, float, bool]:
+    def _row(self, row: KernelRow) -> tuple[Parts, bool]:
         """As `Fit.row_parts`, and whether the kernel lies within the calibrated range."""
         known = self._known.get(row)
         if known is None:
-            known = (*self._fit.row_parts(row), in_range(row, self._fit.ranges[self.kind(row)]))
+            known = (self._fit.row_parts(row), in_range(row, self._fit.ranges[self.kind(row)]))
             self._known[row] = known
         return known
 

@@ -105,7 +105,7 @@ def _leftovers(found: Fit, timed: Sequence[Observation]) -> tuple[dict[str, Floa
     left: dict[str, list[float]] = defaultdict(list)
     for observation in timed:
         predicted = found.graph_ms(observation.graph)
-        row, own = max(((row, found.row_parts(row)[0]) for row in observation.graph.rows), key=lambda item: item[1])
+        row, own = max(((row, found.row_parts(row).near) for row in observation.graph.rows), key=lambda item: item[1])
         if own < MAIN_SHARE * predicted:
             continue
         kind = kernel_class(row, found.machine)

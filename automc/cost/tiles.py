@@ -23,12 +23,14 @@ class Machine:
     whose kernels are not known; block and caches then play no part.
     spill: shares of the cache that a network's data fill, from which on some and at which all of it has left the cache
     before it is needed again; None, in calibrations of earlier versions: what exceeds the cache has left it.
+    shared_bytes: of the last cache, which all cores share; None where it is not known, and in earlier calibrations.
     """
 
     block: int = 16
     cache_bytes: int = 1 << 20
     columns: Literal["tiles", "work"] = "tiles"
     spill: tuple[float, float] | None = None
+    shared_bytes: int | None = None
 
 
 def channels_of(shape: Sequence[int], row: KernelRow) -> int:

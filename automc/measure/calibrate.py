@@ -22,7 +22,7 @@ from automc.cost.tiles import Machine
 from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
-from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms
+from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms, shared_cache_bytes
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
@@ -168,7 +168,7 @@ class Findings:
 
 def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
     """Fit what was measured and judge it on what was held out; nothing is measured or written."""
-    machine = Machine(block=_block_size(), cache_bytes=cache_bytes(), spill=SPILL)
+    machine = Machine(block=_block_size(), cache_bytes=cache_bytes(), spill=SPILL, shared_bytes=shared_cache_bytes())
     found = fit([observation for _, observation in findings.seen], machine)
     networks = [observation for sample, observation in findings.seen if sample.kind == RANDOM]
     learnt = learn(found, [observation for sample, observation in findings.seen if sample.kind != RANDOM], networks)
@@ -179,6 +179,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         block=machine.block,
         cache_bytes=machine.cache_bytes,
         spill=machine.spill,
+        shared_bytes=machine.shared_bytes,
         residual=None if learnt is None else StoredResidual.of(learnt),
         coefficients=dict(found.coefficients),
         classes={

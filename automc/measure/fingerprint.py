@@ -51,12 +51,23 @@ def check_fingerprint(profile: HardwareProfile) -> None:
 
 def cache_bytes(default: int = 1 << 20) -> int:
     """Size of the largest cache one core has for itself (level 2 as a rule); `default` where it cannot be read."""
-    best = 0
+    own = [size for level, shared, size in _caches() if level == "2" or (level == "1" and "," not in shared)]
+    return max(own, default=default)
+
+
+def shared_cache_bytes() -> int | None:
+    """Size of the last cache, where there is a third level that cores share; None where none can be read."""
+    return max((size for level, _, size in _caches() if level == "3"), default=None)
+
+
+def _caches() -> list[tuple[str, str, int]]:
+    """(level, cores that share it, bytes) of the first core's caches."""
+    found = []
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         size, shared, level = (_read(folder / name) for name in ("size", "shared_cpu_list", "level"))
-        if size.endswith("K") and level in ("1", "2") and (level == "2" or "," not in shared):
-            best = max(best, int(size[:-1]) * 1024)
-    return best or default
+        if size.endswith("K"):
+            found.append((level, shared, int(size[:-1]) * 1024))
+    return found
 
 
 def _read(path: Path) -> str:

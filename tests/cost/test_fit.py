@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from automc.cost.features import features
-from automc.cost.fit import Fit, Observation, far_share, fit, in_range, non_negative_least_squares
+from automc.cost.fit import Far, Fit, Observation, far_share, fit, in_range, non_negative_least_squares
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
@@ -100,28 +100,44 @@ def test_the_solver_gives_the_same_from_a_warm_start() -> None:
 
 
 def test_data_that_fits_the_cache_stays_there_and_the_rest_is_far() -> None:
-    assert far_share(graph(weights=1 << 19, live=1 << 18), MACHINE) == 0.0
+    assert far_share(graph(weights=1 << 19, live=1 << 18), MACHINE) == Far(0.0)
     # 3 MB of weights and 1 MB live against 1 MB of cache: three quarters are far
-    assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == 0.75
-    assert far_share(graph(), MACHINE) == 0.0
+    assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == Far(0.75)
+    assert far_share(graph(), MACHINE) == Far(0.0)
+
+
+def convolution() -> KernelRow:
+    shape = (1, 16, 8, 8)
+    return KernelRow(
+        "c", "Conv", "fp32", "nchwc", (shape,), shape, 147_456, 4096, 4096, 9216, (3, 3), (1, 1), (1, 1)
+    )  # fmt: skip
 
 
 def test_data_leaves_the_cache_between_the_shares_of_it_that_a_calibration_says() -> None:
     spilling = replace(MACHINE, spill=(0.5, 1.5))
     filled = {
-        share: far_share(graph(weights=int(share * (1 << 20))), spilling) for share in (0.25, 0.5, 0.75, 1, 1.5, 9)
+        share: far_share(graph(weights=int(share * (1 << 20))), spilling).own for share in (0.25, 0.5, 0.75, 1, 1.5, 9)
     }
     assert filled == {0.25: 0.0, 0.5: 0.0, 0.75: 0.25, 1: 0.5, 1.5: 1.0, 9: 1.0}
-    shape = (1, 16, 8, 8)
-    row = KernelRow(
-        "c", "Conv", "fp32", "nchwc", (shape,), shape, 147_456, 4096, 4096, 9216, (3, 3), (1, 1), (1, 1)
-    )  # fmt: skip
-    counted = {name for name in features(row, spilling) if name.startswith("memory:")}
+    row = convolution()
+    counted = {name for name in features(row, spilling) if name.startswith(("memory:", "main:"))}
     assert counted == {"memory:activations", "memory:convolution_weights"}
     found = Fit(spilling, {"memory:activations": 2.0}, {}, {})
-    near, fetched = found.row_parts(row)
-    assert (near, fetched) == (0.0, pytest.approx(2.0 * (row.bytes_in + row.bytes_out) / 1e6))
-    assert found.row_ms(row, 0.25) == pytest.approx(0.25 * fetched)
+    parts = found.row_parts(row)
+    assert (parts.near, parts.main) == (0.0, 0.0)
+    assert parts.memory == pytest.approx(2.0 * (row.bytes_in + row.bytes_out) / 1e6)
+    assert found.row_ms(row, Far(0.25)) == pytest.approx(0.25 * parts.memory)
+
+
+def test_data_that_leaves_the_last_cache_comes_from_main_memory() -> None:
+    shared = replace(MACHINE, spill=(0.5, 1.5), shared_bytes=8 << 20)
+    filled = {megabytes: far_share(graph(live=megabytes << 20), shared) for megabytes in (1, 2, 4, 6, 8)}
+    assert filled == {1: Far(0.5, 0.0), 2: Far(1.0, 0.0), 4: Far(1.0, 0.5), 6: Far(1.0, 1.0), 8: Far(1.0, 1.0)}
+    row = convolution()
+    found = Fit(shared, {"main:activations": 3.0, "main:weights": 1.0, "memory:activations": 2.0}, {}, {})
+    main = (3.0 * (row.bytes_in + row.bytes_out) + row.bytes_weights) / 1e6
+    near_by = found.row_ms(row, Far(1.0, 0.0))
+    assert found.row_ms(row, Far(1.0, 0.5)) == pytest.approx(near_by + 0.5 * main)
 
 
 def test_a_kernel_is_in_range_up_to_half_as_much_again() -> None:

@@ -158,6 +158,7 @@ def test_passes_that_never_agree_are_an_error_after_measuring_longer(monkeypatch
 
 def test_a_machine_slower_than_when_calibrated_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     model = {"a": probe_network("fp32", 8, size=8)}
+    monkeypatch.setattr(timing, "_agrees", lambda *_: True)  # this machine's own neighbours are not what is tested
     calm = interleaved(model, SETTINGS, runs=8, passes=2, known_ms=1e9)
     assert calm["a"].calm  # any machine is faster than an anchor of a million seconds
     monkeypatch.setattr(timing, "PATIENCE_S", 0.1)
