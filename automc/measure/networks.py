@@ -14,8 +14,6 @@ from automc.measure.builder import GraphBuilder, Scheme, Value
 
 MICRO_MACS = 24e6  # largest micro model: about 1 ms on one core at 25 GMAC/s, so that a pass stays affordable
 MICRO_ELEMENTS = 2**18  # 1 MB of floats: beyond the second-level cache of today's cores
-BATCHED = 6  # one micro model in so many is of several samples: up to 16 times the elements, beyond the last cache
-BATCH_MACS = 4  # times the largest cost of a single sample, of all samples together
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,9 @@ class Draw:
 Micro = Callable[[GraphBuilder, Draw], Value]
 
 
-def _conv_size(b: GraphBuilder, draw: Draw, cost_per_pixel: float, low: int = 1, high: int = 64) -> int:
-    """A feature map such that the kernel's cost is log-uniform between MICRO_MACS / 200 and MICRO_MACS; of all samples
-    together up to BATCH_MACS times as much."""
-    most = MICRO_MACS if b.batch == 1 else MICRO_MACS * BATCH_MACS / b.batch
-    target = most / 200 * 200 ** float(draw.generator.random())
+def _conv_size(draw: Draw, cost_per_pixel: float, low: int = 1, high: int = 64) -> int:
+    """A feature map such that the kernel's cost is log-uniform between MICRO_MACS / 200 and MICRO_MACS."""
+    target = MICRO_MACS / 200 * 200 ** float(draw.generator.random())
     return int(np.clip(np.sqrt(target / cost_per_pixel), low, high))
 
 
@@ -75,14 +71,14 @@ def _image(b: GraphBuilder, channels: int, size: int, draw: Draw) -> Value:
 def conv_dense(b: GraphBuilder, draw: Draw) -> Value:
     kernel = draw.pick(3, 3, 3, 5, 7)
     cin, cout = draw.channels(16, 384), draw.channels(4, 384)
-    size = _conv_size(b, draw, cin * cout * kernel**2)
+    size = _conv_size(draw, cin * cout * kernel**2)
     stride = draw.pick(1, 1, 2) if size > 2 else 1
     return b.conv(_image(b, cin, size, draw), cout, kernel, stride=stride, act=_act(draw))
 
 
 def conv_pointwise(b: GraphBuilder, draw: Draw) -> Value:
     cin, cout = draw.channels(16, 768), draw.channels(4, 768)
-    size = _conv_size(b, draw, cin * cout)
+    size = _conv_size(draw, cin * cout)
     stride = draw.pick(1, 1, 1, 2) if size > 2 else 1
     return b.conv(_image(b, cin, size, draw), cout, 1, stride=stride, act=_act(draw))
 
@@ -91,7 +87,7 @@ def conv_narrow(b: GraphBuilder, draw: Draw) -> Value:
     """Few input channels: the stem, and layers pruned below the block size."""
     kernel = draw.pick(1, 3, 3, 5, 7)
     cin, cout = draw.pick(1, 3, 3, 3, draw.integer(2, 15)), draw.channels(4, 128)
-    size = _conv_size(b, draw, cin * cout * kernel**2, low=4, high=112)
+    size = _conv_size(draw, cin * cout * kernel**2, low=4, high=112)
     stride = draw.pick(1, 2) if size > 4 else 1
     return b.conv(_image(b, cin, size, draw), cout, kernel, stride=stride, act=_act(draw))
 
@@ -100,12 +96,12 @@ def conv_asymmetric(b: GraphBuilder, draw: Draw) -> Value:
     long = draw.pick(3, 5, 7)
     kernel = (long, 1) if draw.chance(0.5) else (1, long)
     cin, cout = draw.channels(4, 384), draw.channels(4, 384)
-    return b.conv(_image(b, cin, _conv_size(b, draw, cin * cout * long), draw), cout, kernel, act=_act(draw))
+    return b.conv(_image(b, cin, _conv_size(draw, cin * cout * long), draw), cout, kernel, act=_act(draw))
 
 
 def conv_depthwise(b: GraphBuilder, draw: Draw) -> Value:
-    kernel, channels = draw.pick(3, 3, 3, 5, 7), draw.integer(8, 768) if draw.chance(0.3) else draw.channels(8, 768)
-    size = _conv_size(b, draw, channels * kernel**2 * 4, low=2, high=64)
+    kernel, channels = draw.pick(3, 3, 3, 5, 7), draw.channels(8, 768)
+    size = _conv_size(draw, channels * kernel**2 * 4, low=2, high=64)
     stride = draw.pick(1, 1, 2) if size > 2 else 1
     return b.conv(_image(b, channels, size, draw), channels, kernel, stride=stride, groups=channels, act=_act(draw))
 
@@ -116,7 +112,7 @@ def conv_grouped(b: GraphBuilder, draw: Draw) -> Value:
     outside = inside if draw.chance(0.6) else draw.integer(2, max(2, 320 // groups))
     step = draw.pick(1, 4, 16)  # the runtime has kernels of their own for groups on multiples of 4 and of 16
     inside, outside = (max(step, width // step * step) for width in (inside, outside))
-    size = _conv_size(b, draw, groups * inside * outside * kernel**2 * 2, high=48)
+    size = _conv_size(draw, groups * inside * outside * kernel**2 * 2, high=48)
     stride = draw.pick(1, 1, 2) if size > 2 else 1
     x = _image(b, groups * inside, size, draw)
     return b.conv(x, groups * outside, kernel, stride=stride, groups=groups, act=_act(draw))
@@ -126,7 +122,7 @@ def conv_chain(b: GraphBuilder, draw: Draw) -> Value:
     """Convolutions after each other: the reorders at the ends are paid once."""
     kernel = draw.pick(1, 3, 3)
     width = draw.channels(16, 192)
-    x = _image(b, width, _conv_size(b, draw, 3 * width**2 * kernel**2), draw)
+    x = _image(b, width, _conv_size(draw, 3 * width**2 * kernel**2), draw)
     for _ in range(3):
         x = b.conv(x, width if draw.chance(0.5) else draw.channels(16, 192), kernel, act=_act(draw))
     return x
@@ -135,7 +131,7 @@ def conv_chain(b: GraphBuilder, draw: Draw) -> Value:
 def conv_residual(b: GraphBuilder, draw: Draw) -> Value:
     kernel = draw.pick(1, 3)
     width = draw.channels(16, 192)
-    x = b.conv(_image(b, width, _conv_size(b, draw, 2 * width**2 * kernel**2), draw), width, kernel)
+    x = b.conv(_image(b, width, _conv_size(draw, 2 * width**2 * kernel**2), draw), width, kernel)
     return b.conv(x, width, kernel, act=draw.word("Relu", "Relu", "Clip") if draw.chance(0.8) else None, add=x)
 
 
@@ -156,9 +152,7 @@ def conv_signal(b: GraphBuilder, draw: Draw) -> Value:
 
 def squeeze_excite(b: GraphBuilder, draw: Draw) -> Value:
     width = draw.channels(16, 384)
-    x = b.conv(
-        _image(b, width, _conv_size(b, draw, 4 * width), draw), width, 1 if draw.chance(0.5) else 3, groups=width
-    )
+    x = b.conv(_image(b, width, _conv_size(draw, 4 * width), draw), width, 1 if draw.chance(0.5) else 3, groups=width)
     gate = b.conv(b.global_pool(x), draw.channels(4, 64), 1)
     gate = b.conv(gate, width, 1, act=draw.word("Sigmoid", "HardSigmoid"))
     return b.binary("Mul", x, gate)
@@ -179,7 +173,7 @@ def unpacked(b: GraphBuilder, draw: Draw) -> Value:
     of activations."""
     if draw.chance(0.3):
         depth, channels = draw.channels(4, 256), draw.channels(4, 256)
-        size = _conv_size(b, draw, 9 * depth * channels)
+        size = _conv_size(draw, 9 * depth * channels)
         return b.conv(b.input((1, depth, size, size), plain=True), channels, 3)
     rows = 1 if draw.chance(0.7) else draw.integer(1, 64)
     inner, outer = draw.channels(32, 4096), draw.channels(16, 512)
@@ -192,7 +186,7 @@ def unpacked(b: GraphBuilder, draw: Draw) -> Value:
 
 def linear(b: GraphBuilder, draw: Draw) -> Value:
     tokens, inner, outer = draw.integer(1, 197), draw.channels(8, 768), draw.channels(8, 768)
-    tokens = min(tokens, max(1, int(2 * MICRO_MACS / (inner * outer * b.batch))))
+    tokens = min(tokens, max(1, int(2 * MICRO_MACS / (inner * outer))))
     return b.linear(b.input((1, tokens, inner)), outer, act="Relu" if draw.chance(0.3) else None)
 
 
@@ -358,8 +352,7 @@ def micro_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
         for index in range(int(number)):
             # one stream per model and the same one for every scheme: fp32 and int8 time the same shapes
             generator = np.random.default_rng([seed, list(MICRO).index(kind), index])
-            batch = int(generator.choice([2, 4, 8, 16])) if index % BATCHED == BATCHED - 1 else 1
-            builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3, batch=batch)
+            builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
             samples.append(
                 Sample(f"{kind}.{scheme}.{index}", kind, scheme, builder.finish(make(builder, Draw(generator))))
             )
