@@ -133,7 +133,7 @@ def _symmetric(row: KernelRow, inputs: int, outputs: int, batch: int, image: int
         work = outputs * taps / 1e6
         columns: Columns = {
             "macs": work * pixels, "steps_rest": work * rests, "pointers": pixels * taps / 1e6,
-            "pixels": pixels / 1e6, "channel_taps": outputs * taps / 1e6, "requantised": pixels * outputs / 1e6,
+            "pixels": pixels / 1e6, "channel_taps": batch * outputs * taps / 1e6, "requantised": pixels * outputs / 1e6,
         }  # fmt: skip
         if outputs % SYMMETRIC_FILTERS:  # another kernel: vectors of 8 and 4 channels, then one by one, then rounding
             columns["macs_scalar"] = pixels * taps * (outputs % 4) / 1e6

@@ -117,8 +117,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     if machine.spill is not None and row.bytes_in + row.bytes_out > 0:
         named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     if machine.shared_bytes is not None:
-        named["main:activations"] = (row.bytes_in + row.bytes_out) / 1e6
-        named["main:weights"] = row.bytes_weights / 1e6
+        moved = {"activations": row.bytes_in + row.bytes_out, "weights": row.bytes_weights}
+        named |= {f"main:{name}": count / 1e6 for name, count in moved.items() if count > 0}
     return named
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 # within 5 %; of all passes, within 19 % and 47 %.
 CALM_RATIO = 1.10
 BEST_PERCENTILE = 2.0
-LEAST_RUNS = 20
-"""Of which the second fastest is the 10th percentile as a rule."""
 
 
 def time_runs(
@@ -48,27 +46,11 @@ def time_runs(
 
 
 def measure_once(
-    model: Model,
-    settings: SessionSettings,
-    *,
-    warmup: int,
-    runs: int,
-    percentile: float = 10.0,
-    enough_s: float | None = None,
+    model: Model, settings: SessionSettings, *, warmup: int, runs: int, percentile: float = 10.0
 ) -> tuple[float, np.ndarray]:
-    """One pass in a fresh session: (the percentile, all runs), milliseconds.
-
-    enough_s: runs end after so long, but not before LEAST_RUNS; None: never before `runs`.
-    """
+    """One pass in a fresh session: (the percentile, all runs), milliseconds."""
     session = open_session(model, settings)
-    feeds = random_inputs(session)
-    if enough_s is None or runs <= LEAST_RUNS:
-        samples = time_runs(session, feeds, warmup=warmup, runs=runs)
-    else:
-        samples = time_runs(session, feeds, warmup=warmup, runs=LEAST_RUNS)
-        more = min(runs, int(enough_s * 1e3 / np.median(samples))) - LEAST_RUNS
-        if more > 0:
-            samples = np.concatenate((samples, time_runs(session, feeds, warmup=0, runs=more)))
+    samples = time_runs(session, random_inputs(session), warmup=warmup, runs=runs)
     return float(np.percentile(samples, percentile)), samples
 
 

@@ -39,7 +39,6 @@ def measure_batch(
     warmup: int = 8,
     runs: int = 60,
     percentile: float = 10.0,
-    enough_s: float | None = None,
     budget_s: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -50,7 +49,6 @@ def measure_batch(
     A pass beside a slow anchor is put back at the end of the queue, and stays in the answer: a spell that looked calm
     may turn out not to have been. budget_s: wall clock; models the first pass did not reach are missing from the
     answer, so with a budget it is a random part of `models`. At most WAITING_SHARE of it is spent waiting for calm.
-    enough_s: as of `measure_once`.
     taken: told every pass as soon as it is done, so that an interruption loses none.
     """
     generator = np.random.default_rng(seed)
@@ -66,9 +64,7 @@ def measure_batch(
                 before = anchor.wait()
                 waited += time.monotonic() - asked
             name = queue.popleft()
-            value, _ = measure_once(
-                models[name], settings, warmup=warmup, runs=runs, percentile=percentile, enough_s=enough_s
-            )
+            value, _ = measure_once(models[name], settings, warmup=warmup, runs=runs, percentile=percentile)
             after = anchor.check()
             entries = found.setdefault(name, [])
             entries.append(Pass(value, max(before, after)))

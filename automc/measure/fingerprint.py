@@ -16,6 +16,8 @@ _RELEVANT = (
     "amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "sve", "bf16",
 )  # fmt: skip
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
 
 def host_fingerprint() -> Fingerprint:
     """This machine as measured numbers depend on it. cores: those this process may use."""
@@ -63,7 +65,7 @@ def shared_cache_bytes() -> int | None:
 def _caches() -> list[tuple[str, str, int]]:
     """(level, cores that share it, bytes) of the first core's caches."""
     found = []
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for folder in sorted(CACHES.glob("index*")):
         size, shared, level = (_read(folder / name) for name in ("size", "shared_cpu_list", "level"))
         if size.endswith("K"):
             found.append((level, shared, int(size[:-1]) * 1024))

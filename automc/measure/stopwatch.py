@@ -20,8 +20,6 @@ TOLERATED = (25.0, 50.0, 75.0)
 RETESTED = 16
 ENOUGH = 0.75  # share of a batch that has to be timed on a calm machine before the rest is let go
 SAVED_EVERY_S = 5.0
-ENOUGH_S = 0.1
-"""Of runs in one pass: few of a long model tell as much as many of a short one."""
 
 
 class Stopwatch:
@@ -64,7 +62,6 @@ class Stopwatch:
                 self.settings,
                 self.anchor,
                 passes=passes,
-                enough_s=ENOUGH_S,
                 budget_s=budget_s - before,
                 seed=seed,
                 progress=note,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from automc.cost.features import features, kernel_class, matrix_shape
@@ -33,6 +35,27 @@ def conv(
         weights * out * out, channels * size * size * wide, filters * out * out * wide, weights * wide,
         (kernel,) * 2, (stride,) * 2, (1, 1), groups, fused,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        conv(16, 48, layout="nhwc", precision="int8"),  # direct; 64 pixels: ten steps of six and four left
+        conv(18, 20, layout="nhwc", precision="int8"),  # unrolled
+        conv(20, 20, groups=2, layout="nhwc", precision="int8"),
+        conv(32, 32, groups=32, layout="nhwc", precision="int8"),
+    ],
+)
+def test_two_images_in_int8_share_no_step(one: KernelRow) -> None:
+    shape, made = one.input_shapes[0], one.output_shape
+    two = replace(
+        one, input_shapes=((2, *shape[1:]),), output_shape=(2, *made[1:]), macs=2 * one.macs,
+        bytes_in=2 * one.bytes_in, bytes_out=2 * one.bytes_out,
+    )  # fmt: skip
+    once, twice = features(one, MACHINE), features(two, MACHINE)
+    of_a_call = {name for name in once if name.endswith((":calls", "weights"))}
+    assert any(":steps_rest" in name for name in once)
+    assert twice == pytest.approx({name: value * (1 if name in of_a_call else 2) for name, value in once.items()})
 
 
 @pytest.mark.parametrize(

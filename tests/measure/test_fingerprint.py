@@ -12,7 +12,13 @@ from made_up_device import save_made_up
 
 from automc.cost.graph import graph_from_onnx
 from automc.errors import StaleCalibrationError
-from automc.measure.fingerprint import cache_bytes, check_fingerprint, host_fingerprint, known_anchor_ms
+from automc.measure.fingerprint import (
+    cache_bytes,
+    check_fingerprint,
+    host_fingerprint,
+    known_anchor_ms,
+    shared_cache_bytes,
+)
 
 
 def test_this_machine_is_the_same_machine_twice() -> None:
@@ -37,6 +43,20 @@ def test_every_difference_is_named_with_the_next_command() -> None:
 
 def test_a_core_has_a_cache_of_its_own() -> None:
     assert 2**14 <= cache_bytes() <= 2**28
+
+
+def test_the_last_cache_is_what_a_third_level_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = [("1", "0", "32K"), ("1", "0", "48K"), ("2", "0", "1024K"), ("3", "0-7", "32768K")]
+    monkeypatch.setattr("automc.measure.fingerprint.CACHES", tmp_path)
+    assert (cache_bytes(default=7), shared_cache_bytes()) == (7, None)
+    for number, entry in enumerate(caches):
+        if entry[0] == "3":
+            assert (cache_bytes(), shared_cache_bytes()) == (2**20, None)
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in zip(("level", "shared_cpu_list", "size"), entry, strict=True):
+            (folder / name).write_text(f"{text}\n")
+    assert (cache_bytes(), shared_cache_bytes()) == (2**20, 2**25)
 
 
 def test_the_anchor_of_a_calm_machine_is_known_by_a_profile_of_this_very_machine_alone(tmp_path: Path) -> None:
