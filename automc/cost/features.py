@@ -95,7 +95,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
 
     Columns "memory:..." and "main:..." hold bytes that are at hand or not: they are scaled by the caller with how much
     of the network's data has left the core's own cache and the last one, because that depends on what the rest of the
-    network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead.
+    network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead. From main memory
+    only activations cost more: weights are read in order, once a network, and no fit found a price for them.
     """
     if machine.columns == "work":
         return work(row)
@@ -116,9 +117,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
         named[f"memory:{'convolution_' if of_convolution else ''}weights"] = row.bytes_weights / 1e6
     if machine.spill is not None and row.bytes_in + row.bytes_out > 0:
         named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
-    if machine.shared_bytes is not None:
-        moved = {"activations": row.bytes_in + row.bytes_out, "weights": row.bytes_weights}
-        named |= {f"main:{name}": count / 1e6 for name, count in moved.items() if count > 0}
+    if machine.shared_bytes is not None and row.bytes_in + row.bytes_out > 0:
+        named["main:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     return named
 
 

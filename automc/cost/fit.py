@@ -27,6 +27,11 @@ SHARED_SPILL = (0.25, 0.75)
 """As SPILL, of the last cache: a core has to share it. Seven pairs were tried on an AMD EPYC of 32 MB, with models of
 several samples in the fit, on 80 networks of 16 samples that served this choice alone: this one and two beside it left
 a mean error of 3.9 %, the others up to 5.2 %, no second level 5.7 %."""
+LEAST_FAR = 8
+FAR_SHARED = 0.3
+"""As many observations with such a share of their data beyond the last cache tell what main memory costs. Quick
+calibrations have none and full ones without large models two: their coefficient then came from networks that hardly
+leave the cache, and put float MLPs fifty times too high."""
 OUTLIER = 0.05  # relative residual beyond which an observation counts less; the test-retest spread of one pass
 ROUNDS = 4
 SHRINKAGE = 1e-3  # keeps columns that always go together from trading places; in units of the scaled columns
@@ -121,6 +126,13 @@ def far_share(graph: KernelGraph, machine: Machine) -> Far:
     else:
         own = _spilt(total / machine.cache_bytes, machine.spill)
     return Far(own, 0.0 if machine.shared_bytes is None else _spilt(total / machine.shared_bytes, SHARED_SPILL))
+
+
+def supported(machine: Machine, observations: Sequence[Observation]) -> Machine:
+    """The machine, without its last cache where too few observations leave it to tell what main memory costs."""
+    far = [far_share(observation.graph, machine).shared for observation in observations]
+    enough = sum(share >= FAR_SHARED for share in far) >= LEAST_FAR
+    return machine if enough else replace(machine, shared_bytes=None)
 
 
 def _spilt(filled: float, spill: tuple[float, float]) -> float:

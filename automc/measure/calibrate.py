@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from automc.cost.calibration import Calibration, ClassRange, MemoryFit, Probes, StoredResidual
 from automc.cost.energy import MODEL_NAME, EnergyModel
-from automc.cost.fit import SPILL, Observation, fit
+from automc.cost.fit import SPILL, Observation, fit, supported
 from automc.cost.kernels import KernelGraph
 from automc.cost.residual import learn
 from automc.cost.tiles import Machine
@@ -169,7 +169,9 @@ class Findings:
 def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
     """Fit what was measured and judge it on what was held out; nothing is measured or written."""
     machine = Machine(block=_block_size(), cache_bytes=cache_bytes(), spill=SPILL, shared_bytes=shared_cache_bytes())
-    found = fit([observation for _, observation in findings.seen], machine)
+    observations = [observation for _, observation in findings.seen]
+    machine = supported(machine, observations)
+    found = fit(observations, machine)
     networks = [observation for sample, observation in findings.seen if sample.kind == RANDOM]
     learnt = learn(found, [observation for sample, observation in findings.seen if sample.kind != RANDOM], networks)
     found = found.with_residual(learnt)

@@ -9,7 +9,17 @@ import pytest
 from scipy.optimize import nnls
 
 from automc.cost.features import features
-from automc.cost.fit import Far, Fit, Observation, far_share, fit, in_range, non_negative_least_squares
+from automc.cost.fit import (
+    LEAST_FAR,
+    Far,
+    Fit,
+    Observation,
+    far_share,
+    fit,
+    in_range,
+    non_negative_least_squares,
+    supported,
+)
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
@@ -134,10 +144,20 @@ def test_data_that_leaves_the_last_cache_comes_from_main_memory() -> None:
     filled = {megabytes: far_share(graph(live=megabytes << 20), shared) for megabytes in (1, 2, 4, 6, 8)}
     assert filled == {1: Far(0.5, 0.0), 2: Far(1.0, 0.0), 4: Far(1.0, 0.5), 6: Far(1.0, 1.0), 8: Far(1.0, 1.0)}
     row = convolution()
-    found = Fit(shared, {"main:activations": 3.0, "main:weights": 1.0, "memory:activations": 2.0}, {}, {})
-    main = (3.0 * (row.bytes_in + row.bytes_out) + row.bytes_weights) / 1e6
+    found = Fit(shared, {"main:activations": 3.0, "memory:activations": 2.0}, {}, {})
+    main = 3.0 * (row.bytes_in + row.bytes_out) / 1e6
     near_by = found.row_ms(row, Far(1.0, 0.0))
     assert found.row_ms(row, Far(1.0, 0.5)) == pytest.approx(near_by + 0.5 * main)
+
+
+def test_what_main_memory_costs_is_fitted_only_from_enough_networks_that_leave_the_last_cache() -> None:
+    shared = replace(MACHINE, spill=(0.5, 1.5), shared_bytes=8 << 20)
+    small = [Observation(graph(live=1 << 20), 1.0)] * 100
+    leaving = Observation(graph(live=4 << 20), 1.0)
+    assert supported(shared, [*small, *[leaving] * (LEAST_FAR - 1)]).shared_bytes is None
+    assert supported(shared, [*small, *[leaving] * LEAST_FAR]) == shared
+    nowhere = replace(shared, shared_bytes=None)
+    assert supported(nowhere, [leaving] * LEAST_FAR) == nowhere
 
 
 def test_a_kernel_is_in_range_up_to_half_as_much_again() -> None:
