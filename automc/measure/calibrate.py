@@ -23,6 +23,7 @@ from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms, shared_cache_bytes
+from automc.measure.large_models import large_models
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
@@ -52,6 +53,7 @@ class Effort:
 
     micro: int
     random: int
+    large: int
     per_family: int
     passes: int
     fit_s: float
@@ -64,9 +66,9 @@ ATTEMPTS = 3
 
 EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
-    "quick": Effort(micro=300, random=30, per_family=3, passes=2, fit_s=28.0, families_s=9.0, memory=8),
+    "quick": Effort(micro=300, random=30, large=0, per_family=3, passes=2, fit_s=28.0, families_s=9.0, memory=8),
     # 5 minutes in all
-    "full": Effort(micro=1250, random=150, per_family=12, passes=2, fit_s=150.0, families_s=60.0, memory=24),
+    "full": Effort(micro=1250, random=150, large=100, per_family=12, passes=2, fit_s=170.0, families_s=60.0, memory=24),
 }
 
 
@@ -108,6 +110,7 @@ def calibrate_host(
     for scheme in ("fp32", "u8s8" if facts.activation_type == "uint8" else "s8s8"):
         families += family_networks(plan.per_family, scheme, seed)
         fitted += micro_models(plan.micro, scheme, seed) + random_networks(plan.random, scheme, seed)
+        fitted += large_models(plan.large, scheme, seed)
     for attempt in range(ATTEMPTS):
         clock.time("timing whole networks", families, 2, plan.families_s, seed + 100 * attempt)
         clock.time(
