@@ -100,7 +100,7 @@ def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Effort(
-        micro=16, random=1, per_family=1, passes=1, fit_s=5.0, families_s=60.0, memory=4
+        micro=16, random=1, large=4, per_family=1, passes=1, fit_s=5.0, families_s=60.0, memory=4
     )  # all 16 have to be timed
     monkeypatch.setitem(calibrate.EFFORTS, "quick", plan)
     # on a shared machine nothing may be calm; what is tested here is the way, not the figures
