@@ -47,7 +47,7 @@ def convolution(row: KernelRow, machine: Machine) -> Columns:
     elif row.layout == "nhwc":
         columns.update(_integer_product(row, inputs, outputs, batch, height * width, taps))
     else:
-        columns.update(_unrolled(row, inputs, outputs, batch, height * width, taps))
+        columns.update(_unrolled(row, inputs, outputs, batch, height, width, taps))
     return columns
 
 
@@ -191,11 +191,13 @@ def _integer_product(row: KernelRow, inputs: int, outputs: int, batch: int, imag
     return columns
 
 
-def _unrolled(row: KernelRow, inputs: int, outputs: int, batch: int, pixels: int, taps: int) -> Columns:
-    """Plain layout: per group, patches are unrolled and multiplied."""
-    groups = row.groups
+def _unrolled(row: KernelRow, inputs: int, outputs: int, batch: int, height: int, width: int, taps: int) -> Columns:
+    """Plain layout: per group, patches are unrolled line by line of the output, for each tap, and multiplied."""
+    groups, pixels = row.groups, height * width
     depth, filters = inputs // groups, outputs // groups
     columns = product(filters, pixels, depth * taps, groups * batch)
-    columns["unrolled"] = 0.0 if taps == 1 and max(row.stride, default=1) == 1 else inputs * taps * pixels * batch / 1e6
+    if taps > 1 or max(row.stride, default=1) > 1:
+        columns["unrolled"] = inputs * taps * pixels * batch / 1e6
+        columns["unrolled_lines"] = inputs * taps * height * batch / 1e6
     columns["group_calls"] = float(groups * batch) if groups > 1 else 0.0
     return columns

@@ -14,6 +14,7 @@ from automc.cost.fit import (
     Far,
     Fit,
     Observation,
+    columns_of,
     far_share,
     fit,
     in_range,
@@ -110,10 +111,10 @@ def test_the_solver_gives_the_same_from_a_warm_start() -> None:
 
 
 def test_data_that_fits_the_cache_stays_there_and_the_rest_is_far() -> None:
-    assert far_share(graph(weights=1 << 19, live=1 << 18), MACHINE) == Far(0.0)
+    assert far_share(graph(weights=1 << 19, live=1 << 18), MACHINE) == Far(0.0, 0.0)
     # 3 MB of weights and 1 MB live against 1 MB of cache: three quarters are far
-    assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == Far(0.75)
-    assert far_share(graph(), MACHINE) == Far(0.0)
+    assert far_share(graph(weights=3 << 20, live=1 << 20), MACHINE) == Far(0.75, 0.75)
+    assert far_share(graph(), MACHINE) == Far(0.0, 0.0)
 
 
 def convolution() -> KernelRow:
@@ -134,20 +135,39 @@ def test_data_leaves_the_cache_between_the_shares_of_it_that_a_calibration_says(
     assert counted == {"memory:activations", "memory:convolution_weights"}
     found = Fit(spilling, {"memory:activations": 2.0}, {}, {})
     parts = found.row_parts(row)
-    assert (parts.near, parts.main) == (0.0, 0.0)
+    assert (parts.near, parts.weights, parts.main) == (0.0, 0.0, 0.0)
     assert parts.memory == pytest.approx(2.0 * (row.bytes_in + row.bytes_out) / 1e6)
-    assert found.row_ms(row, Far(0.25)) == pytest.approx(0.25 * parts.memory)
+    assert found.row_ms(row, Far(0.25, 1.0)) == pytest.approx(0.25 * parts.memory)
 
 
 def test_data_that_leaves_the_last_cache_comes_from_main_memory() -> None:
     shared = replace(MACHINE, spill=(0.5, 1.5), shared_bytes=8 << 20)
     filled = {megabytes: far_share(graph(live=megabytes << 20), shared) for megabytes in (1, 2, 4, 6, 8)}
-    assert filled == {1: Far(0.5, 0.0), 2: Far(1.0, 0.0), 4: Far(1.0, 0.5), 6: Far(1.0, 1.0), 8: Far(1.0, 1.0)}
+    assert filled == {
+        1: Far(0.5, 1.0, 0.0),
+        2: Far(1.0, 1.0, 0.0),
+        4: Far(1.0, 1.0, 0.5),
+        6: Far(1.0, 1.0, 1.0),
+        8: Far(1.0, 1.0, 1.0),
+    }
     row = convolution()
     found = Fit(shared, {"main:activations": 3.0, "memory:activations": 2.0}, {}, {})
     main = 3.0 * (row.bytes_in + row.bytes_out) / 1e6
-    near_by = found.row_ms(row, Far(1.0, 0.0))
-    assert found.row_ms(row, Far(1.0, 0.5)) == pytest.approx(near_by + 0.5 * main)
+    near_by = found.row_ms(row, Far(1.0, 1.0, 0.0))
+    assert found.row_ms(row, Far(1.0, 1.0, 0.5)) == pytest.approx(near_by + 0.5 * main)
+
+
+def test_weights_have_left_a_cache_as_soon_as_a_network_is_larger_than_it() -> None:
+    spilling = replace(MACHINE, spill=(0.5, 1.5))
+    filled = {
+        share: far_share(graph(weights=int(share * (1 << 20))), spilling).weights for share in (0.5, 0.75, 1, 1.5)
+    }
+    assert filled == {0.5: 0.0, 0.75: 0.5, 1: 1.0, 1.5: 1.0}
+    row = replace(convolution(), op="Gemm", kernel=(), stride=(), dilation=(), layout="nchw", bytes_weights=1 << 20)
+    found = Fit(spilling, {"memory:weights": 2.0}, {}, {})
+    assert found.row_ms(row, Far(1.0, 0.25)) == pytest.approx(0.25 * 2.0 * (1 << 20) / 1e6)
+    one = columns_of(Observation(graph(row, weights=int(0.75 * (1 << 20))), 1.0), spilling)
+    assert one["memory:weights"] == pytest.approx(0.5 * (1 << 20) / 1e6)
 
 
 def test_what_main_memory_costs_is_fitted_only_from_enough_networks_that_leave_the_last_cache() -> None:

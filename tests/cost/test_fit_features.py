@@ -58,6 +58,13 @@ def test_two_images_in_int8_share_no_step(one: KernelRow) -> None:
     assert twice == pytest.approx({name: value * (1 if name in of_a_call else 2) for name, value in once.items()})
 
 
+def test_a_convolution_in_the_plain_layout_is_unrolled_line_by_line_for_each_tap() -> None:
+    found = features(conv(30, 30, groups=30, layout="nchw"), MACHINE)
+    assert found["Conv.nchw.depthwise:unrolled"] == pytest.approx(30 * 9 * 64 / 1e6)
+    assert found["Conv.nchw.depthwise:unrolled_lines"] == pytest.approx(30 * 9 * 8 / 1e6)
+    assert not any("unrolled" in name for name in features(conv(30, 30, kernel=1, layout="nchw"), MACHINE))
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
