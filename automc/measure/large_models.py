@@ -70,7 +70,8 @@ LARGE: dict[str, tuple[Micro, int]] = {
     "weights": (weights, 14),
     "irregular": (irregular, 12),
 }
-"""How each kind is made, and its share. Irregular ones are not large, only too few among the micro models."""
+"""How each kind is made, and its share. Only those on samples are held to `SMALL_BYTES`: the others cross the limits of
+caches by their own ranges, and irregular ones are not large, only too few among the micro models."""
 
 
 def large_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
