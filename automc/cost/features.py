@@ -95,8 +95,10 @@ def features(row: KernelRow, machine: Machine) -> Columns:
 
     Columns "memory:..." and "main:..." hold bytes that are at hand or not: they are scaled by the caller with how much
     of the network's data has left the core's own cache and the last one, because that depends on what the rest of the
-    network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead. From main memory
-    only activations cost more: weights are read in order, once a network, and no fit found a price for them.
+    network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead; so have those that
+    meet a single vector: nothing is left to hide the wait for them behind. A call is colder too in a network larger
+    than the cache: the runtime's own code and tables have left it. From main memory only activations cost more: weights
+    are read in order, once a network, and no fit found a price for them.
     """
     if machine.columns == "work":
         return work(row)
@@ -113,10 +115,14 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     for name in row.fused:  # one price for all kernels of a layout: it is the same loop over the output
         named[f"fused.{row.layout}:{name}"] = prod(row.output_shape) / 1e6
     if row.bytes_weights > SMALL_WEIGHTS:
-        of_convolution = machine.spill is not None and row.op.endswith("Conv")
-        named[f"memory:{'convolution_' if of_convolution else ''}weights"] = row.bytes_weights / 1e6
-    if machine.spill is not None and row.bytes_in + row.bytes_out > 0:
-        named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
+        reader = ""
+        if machine.spill is not None:
+            reader = "convolution_" if row.op.endswith("Conv") else "vector_" if kind.endswith(".vector") else ""
+        named[f"memory:{reader}weights"] = row.bytes_weights / 1e6
+    if machine.spill is not None:
+        named["memory:cold_calls"] = 1.0
+        if row.bytes_in + row.bytes_out > 0:
+            named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     if machine.shared_bytes is not None and row.bytes_in + row.bytes_out > 0:
         named["main:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     return named

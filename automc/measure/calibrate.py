@@ -68,7 +68,9 @@ EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
     "quick": Effort(micro=300, random=30, large=0, per_family=3, passes=2, fit_s=28.0, families_s=9.0, memory=8),
     # 5 minutes in all
-    "full": Effort(micro=1250, random=150, large=140, per_family=12, passes=2, fit_s=170.0, families_s=60.0, memory=24),
+    "full": Effort(
+        micro=1250, random=150, large=150, per_family=20, passes=2, fit_s=175.0, families_s=100.0, memory=24
+    ),
 }
 
 

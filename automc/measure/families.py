@@ -146,6 +146,24 @@ def transformer(b: GraphBuilder, draw: Draw) -> Value:
     return b.gemm(b.reduce_mean(b.layer_norm(x), (1,)), 10)
 
 
+def mlp(b: GraphBuilder, draw: Draw) -> Value:
+    """Linear layers with pruned widths on a vector."""
+    x = b.input((1, draw.pick(64, 256, 784, 1024)))
+    for _ in range(draw.pick(2, 3, 5, 8)):
+        x = b.gemm(x, _width(draw, draw.pick(256, 512, 1024)), act="Relu")
+    return b.gemm(x, 10)
+
+
+def mobilenet_v1(b: GraphBuilder, draw: Draw) -> Value:
+    """Depthwise separable convolutions (Howard 2017)."""
+    x = b.conv(_image(b, draw, 32, 48, 64), _width(draw, 32), 3, stride=draw.pick(1, 2))
+    for full, repeats, stride in ((64, 1, 1), (128, 2, 2), (256, 2, 2), (384, 3, 1)):
+        for block in range(draw.integer(1, repeats)):
+            x = b.conv(x, x.shape[1], 3, stride=stride if block == 0 else 1, groups=x.shape[1])
+            x = b.conv(x, _width(draw, full), 1)
+    return _classify(b, x)
+
+
 FAMILIES: dict[str, Family] = {
     "resnet": resnet,
     "vgg": vgg,
@@ -155,19 +173,9 @@ FAMILIES: dict[str, Family] = {
     "resnext": resnext,
     "inception": inception,
     "transformer": transformer,
+    "mlp": mlp,
+    "mobilenet_v1": mobilenet_v1,
 }
-
-
-def mlp(b: GraphBuilder, draw: Draw) -> Value:
-    """Linear layers with pruned widths on a vector."""
-    x = b.input((1, draw.pick(64, 256, 784, 1024)))
-    for _ in range(draw.pick(2, 3, 5, 8)):
-        x = b.gemm(x, _width(draw, draw.pick(256, 512, 1024)), act="Relu")
-    return b.gemm(x, 10)
-
-
-FURTHER: dict[str, Family] = {"mlp": mlp}
-"""Families that the held-out error of a calibration does not count: `benchmarks/b2_host.py` does."""
 
 
 class _Factorising(GraphBuilder):

@@ -51,12 +51,20 @@ def irregular(b: GraphBuilder, draw: Draw) -> Value:
 
 
 def weights(b: GraphBuilder, draw: Draw) -> Value:
-    """Layers on a vector, 0.25 to 2 million weights in all: their time is reading them."""
-    layers = draw.pick(1, 2, 3, 4)
-    width = int(np.sqrt(0.25e6 * 8 ** float(draw.generator.random()) / layers))
+    """Layers on a vector, 0.1 to 2 million weights in all: their time is reading them."""
+    layers = draw.pick(1, 2, 3, 4, 6)
+    width = int(np.sqrt(0.1e6 * 20 ** float(draw.generator.random()) / layers))
     x = b.input((1, max(8, draw.integer(width // 2, 2 * width))))
     for _ in range(layers):
         x = b.gemm(x, max(8, draw.integer(width // 2, 2 * width)), act="Relu" if draw.chance(0.7) else None)
+    return x
+
+
+def linear_on_samples(b: GraphBuilder, draw: Draw) -> Value:
+    """Layers that meet several vectors at once: their weights, packed, are larger than those of micro models."""
+    x = b.input((draw.pick(2, 4, 8, 16, 16, 32, 64), draw.integer(128, 1024)))
+    for _ in range(draw.pick(1, 2, 3)):
+        x = b.gemm(x, draw.integer(128, 1024), act="Relu" if draw.chance(0.7) else None)
     return x
 
 
@@ -67,7 +75,8 @@ ON_SAMPLES = (
 LARGE: dict[str, tuple[Micro, int]] = {
     **{kind: (MICRO[kind][0], 6) for kind in ON_SAMPLES},
     "streaming": (streaming, 24),
-    "weights": (weights, 14),
+    "weights": (weights, 20),
+    "linear_on_samples": (linear_on_samples, 12),
     "irregular": (irregular, 12),
 }
 """How each kind is made, and its share. Only those on samples are held to `SMALL_BYTES`: the others cross the limits of

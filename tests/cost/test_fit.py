@@ -132,7 +132,7 @@ def test_data_leaves_the_cache_between_the_shares_of_it_that_a_calibration_says(
     assert filled == {0.25: 0.0, 0.5: 0.0, 0.75: 0.25, 1: 0.5, 1.5: 1.0, 9: 1.0}
     row = convolution()
     counted = {name for name in features(row, spilling) if name.startswith(("memory:", "main:"))}
-    assert counted == {"memory:activations", "memory:convolution_weights"}
+    assert counted == {"memory:activations", "memory:convolution_weights", "memory:cold_calls"}
     found = Fit(spilling, {"memory:activations": 2.0}, {}, {})
     parts = found.row_parts(row)
     assert (parts.near, parts.weights, parts.main) == (0.0, 0.0, 0.0)
@@ -160,14 +160,33 @@ def test_data_that_leaves_the_last_cache_comes_from_main_memory() -> None:
 def test_weights_have_left_a_cache_as_soon_as_a_network_is_larger_than_it() -> None:
     spilling = replace(MACHINE, spill=(0.5, 1.5))
     filled = {
-        share: far_share(graph(weights=int(share * (1 << 20))), spilling).weights for share in (0.5, 0.75, 1, 1.5)
+        share: far_share(graph(weights=int(share * (1 << 20))), spilling).weights for share in (0.25, 0.5, 0.75, 1, 1.5)
     }
-    assert filled == {0.5: 0.0, 0.75: 0.5, 1: 1.0, 1.5: 1.0}
+    assert filled == {0.25: 0.0, 0.5: pytest.approx(1 / 3), 0.75: pytest.approx(2 / 3), 1: 1.0, 1.5: 1.0}
     row = replace(convolution(), op="Gemm", kernel=(), stride=(), dilation=(), layout="nchw", bytes_weights=1 << 20)
     found = Fit(spilling, {"memory:weights": 2.0}, {}, {})
     assert found.row_ms(row, Far(1.0, 0.25)) == pytest.approx(0.25 * 2.0 * (1 << 20) / 1e6)
     one = columns_of(Observation(graph(row, weights=int(0.75 * (1 << 20))), 1.0), spilling)
-    assert one["memory:weights"] == pytest.approx(0.5 * (1 << 20) / 1e6)
+    assert one["memory:weights"] == pytest.approx(2 / 3 * (1 << 20) / 1e6)
+
+
+def test_weights_that_meet_a_single_vector_and_calls_cost_more_in_a_network_larger_than_the_cache() -> None:
+    spilling, weights = replace(MACHINE, spill=(0.5, 1.5)), 1 << 20
+
+    def linear(rows: int) -> KernelRow:
+        return replace(
+            convolution(), op="Gemm", kernel=(), stride=(), dilation=(), layout="nchw", bytes_weights=weights,
+            input_shapes=((rows, 512),), output_shape=(rows, 512),
+        )  # fmt: skip
+
+    one, many = features(linear(1), spilling), features(linear(64), spilling)
+    assert one["memory:vector_weights"] == many["memory:weights"] == weights / 1e6
+    assert "memory:weights" not in one
+    assert "memory:vector_weights" not in many
+    found = Fit(spilling, {"memory:vector_weights": 2.0, "memory:cold_calls": 0.125}, {}, {})
+    assert found.row_ms(linear(1), Far(0.0, 0.5)) == pytest.approx(0.5 * (2.0 * weights / 1e6 + 0.125))
+    assert found.row_ms(linear(64), Far(1.0, 0.5)) == pytest.approx(0.5 * 0.125)
+    assert "memory:cold_calls" not in features(linear(1), MACHINE)  # of calibrations that know no spill
 
 
 def test_what_main_memory_costs_is_fitted_only_from_enough_networks_that_leave_the_last_cache() -> None:
