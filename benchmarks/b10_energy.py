@@ -78,7 +78,7 @@ def judged(fit: EnergyFit, work: np.ndarray, latency_ms: np.ndarray, energy_mj: 
         "rank": float(spearmanr(predicted, energy_mj).statistic),
         "within_10": float(np.mean(error <= 0.10)),
         "mape": float(error.mean()),
-        "coverage": float(np.mean(error <= fit.error)),
+        "coverage": float(np.mean(error <= fit.half_width(work, latency_ms))),
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from automc.cost.doubt import Doubt, doubt_of
 from automc.cost.fit import OUTLIER, ROUNDS
 from automc.errors import MeasurementError
 
@@ -21,27 +22,20 @@ SHRINKAGES = (1e-3, 1e-2, 3e-2, 1e-1)
 LEAST = 3
 FOLDS = 50
 """Up to as many measurements, each is left out alone; of more, every FOLDS-th together."""
-LEVEL = 0.9
-"""Share of the networks whose cost lies within the stated interval, where errors are normal."""
+_NOTHING = 1e-100  # of any unit: a prediction of 0 has an interval without end
 _TRUST = 0.1  # of the prior that `choose` adds to: below it, an axis of the columns counts as unexplored
-ENOUGH = 8
-"""Measurements from which on what a fit leaves of them says how far it is off; of fewer, leaving each out does."""
-_PRIOR = 0.02
-"""Of the prior of intervals: of 0.01 to 0.3 what comes nearest to LEVEL on the devices of HELP that B1 leaves out."""
 
 
 @dataclass(frozen=True)
 class FewShotFit:
     """coefficients: (k + 1,) cost per unit of each column, then what every network costs.
 
-    reach: relative error that LEVEL of networks keep whose columns the measurements tell all about.
-    doubt: (k + 1, k + 1) what is left open about the coefficients, in units of the error of one measurement.
+    doubt: how far off its predictions may be.
     left_out: (n,) predicted / measured of each measurement by the fit to the others.
     """
 
     coefficients: Floats
-    reach: float
-    doubt: Floats
+    doubt: Doubt
     shrinkage: float
     samples: int
     left_out: Floats
@@ -53,16 +47,10 @@ class FewShotFit:
         return predicted
 
     def half_width(self, columns: npt.ArrayLike) -> Floats:
-        """(n,) of the LEVEL intervals of `predict`, as shares of what it says: wider, the less like what was measured.
-
-        Interval of a prediction by least squares, with Student's quantile at the degrees of freedom that are left. Of
-        fewer than ENOUGH measurements, the error of those left out, wherever the prediction is.
-        """
+        """(n,) of the LEVEL intervals of `predict`, as shares of it: wider, the less like what was measured."""
         values = np.asarray(columns, dtype=np.float64)
-        said = np.maximum(self.predict(values), np.finfo(np.float64).tiny)
-        rows = np.column_stack([values, np.ones(len(values))]) / said[:, None]
-        wide: Floats = self.reach * np.sqrt(1.0 + _leverage(rows, self.doubt))
-        return wide
+        said = np.maximum(self.predict(values), _NOTHING)
+        return self.doubt.half_width(np.column_stack([values, np.ones(len(values))]) / said[:, None])
 
 
 def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
@@ -82,38 +70,8 @@ def fit_few_shot(columns: npt.ArrayLike, measured: npt.ArrayLike) -> FewShotFit:
     left_out = {shrinkage: _left_out(design, shrinkage) for shrinkage in SHRINKAGES}
     best = min(SHRINKAGES, key=lambda shrinkage: float(np.mean(np.abs(left_out[shrinkage] - 1.0))))
     coefficients = robust_non_negative(design, best)
-    if len(cost) < ENOUGH:
-        doubt = np.zeros((design.shape[1], design.shape[1]))
-        reach = float(np.quantile(np.abs(left_out[best] - 1.0), LEVEL, method="higher"))
-    else:
-        doubt = _doubt(design)
-        reach = _reach(design @ coefficients - 1.0, _leverage(design, doubt))
-    return FewShotFit(coefficients, reach, doubt, best, len(cost), left_out[best])
-
-
-def _doubt(design: Floats) -> Floats:
-    """(k, k) covariance of the coefficients in units of a measurement's variance; columns that are 0 throughout are
-    left out of it."""
-    scale = np.sqrt((design**2).mean(axis=0))
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    scaled = design * inverse
-    found: Floats = np.linalg.inv(_PRIOR * np.eye(design.shape[1]) + scaled.T @ scaled) * np.outer(inverse, inverse)
-    return found
-
-
-def _leverage(rows: Floats, doubt: Floats) -> Floats:
-    """(n,) variance of a prediction for `rows`, in units of a measurement's."""
-    found: Floats = np.einsum("ij,jk,ik->i", rows, doubt, rows)
-    return found
-
-
-def _reach(residuals: Floats, leverage: Floats) -> float:
-    """Half width, at LEVEL, of what measurements lie about a fit that left these residuals (n,)."""
-    from scipy.special import stdtrit
-
-    free = max(1.0, float((1.0 - leverage).sum()))
-    deviation = float(np.sqrt((residuals**2).sum() / free))
-    return float(stdtrit(free, (1.0 + LEVEL) / 2)) * deviation
+    doubt = doubt_of(design, design @ coefficients - 1.0)
+    return FewShotFit(coefficients, doubt, best, len(cost), left_out[best])
 
 
 def _left_out(design: Floats, shrinkage: float) -> Floats:

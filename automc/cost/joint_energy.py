@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from automc.cost.doubt import Doubt, doubt_of
 from automc.cost.few_shot import LEAST, Floats, fit_few_shot, folds, robust_non_negative
 from automc.errors import MeasurementError
 
@@ -24,13 +25,13 @@ power. The one with the smallest error on what was left out is taken, of equal o
 class EnergyFit:
     """coefficients: (k,) millijoules per unit of each column. power_w: what a millisecond takes besides, mJ / ms.
 
-    error: |predicted / measured - 1| that 90 % of the measurements keep when left out, latency predicted too.
+    doubt: how far off its predictions may be, latency predicted too.
     left_out: (n,) predicted / measured of each measurement by the fit to the others, NaN where its latency is unknown.
     """
 
     coefficients: Floats
     power_w: float
-    error: float
+    doubt: Doubt
     shrinkage: float
     samples: int
     left_out: Floats
@@ -40,6 +41,12 @@ class EnergyFit:
         work, latency = np.asarray(columns, dtype=np.float64), np.asarray(predicted_latency_ms, dtype=np.float64)
         predicted: Floats = work @ self.coefficients + self.power_w * latency
         return predicted
+
+    def half_width(self, columns: npt.ArrayLike, predicted_latency_ms: npt.ArrayLike) -> Floats:
+        """(n,) of the LEVEL intervals of `predict`, as shares of it: wider, the less like what was measured."""
+        work, latency = np.asarray(columns, dtype=np.float64), np.asarray(predicted_latency_ms, dtype=np.float64)
+        said = self.predict(work, latency)
+        return self.doubt.half_width(np.column_stack([work, latency]) / said[:, None])
 
 
 def fit_energy(
@@ -55,7 +62,7 @@ def fit_energy(
     columns: (n, k), not negative, as of `fit_few_shot`. latency_ms, energy_mj: (n,) positive, measured: what the fit
     learns from. left_out_ms: (n,) the latency that is said of each network by a fit to the others, which its left-out
     energy is predicted from; by default `fit_few_shot` of these columns; NaN where none could be said, and where it is
-    the measured latency, `error` is that of energy alone.
+    the measured latency, `doubt` is that of energy alone.
     Raises MeasurementError below LEAST measurements, ValueError on what is not positive.
     """
     work, energy = np.asarray(columns, dtype=np.float64), np.asarray(energy_mj, dtype=np.float64)
@@ -81,8 +88,8 @@ def fit_energy(
         )
     best = min(shrinkages, key=lambda shrinkage: float(np.mean(errors[shrinkage][known])))
     solution = _solve(learnt, best)
-    error = float(np.quantile(errors[best][known], 0.9, method="higher"))
-    return EnergyFit(solution[:-1], float(solution[-1]), error, best, len(energy), left_out[best])
+    doubt = doubt_of(asked[known], left_out[best][known] - 1.0, left_out=True)
+    return EnergyFit(solution[:-1], float(solution[-1]), doubt, best, len(energy), left_out[best])
 
 
 def fit_constant_power(

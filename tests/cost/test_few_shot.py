@@ -10,11 +10,11 @@ from automc.errors import MeasurementError
 
 
 def test_exact_costs_are_found_from_ten_measurements() -> None:
-    """cost = 3 + 2 a + 5 b: nothing is noise, so what was left out is hit to a per cent."""
+    """cost = 3 + 2 a + 5 b: nothing is noise, so all is hit to a per cent; ten cannot tell that of the next one."""
     work = np.random.default_rng(0).integers(0, 9, size=(60, 2)).astype(float)
     cost = 3 + work @ np.array([2.0, 5.0])
     fit = fit_few_shot(work[:10], cost[:10])
-    assert (fit.half_width(work) < 0.01).all()
+    assert (fit.half_width(work[10:]) < 0.06).all()
     np.testing.assert_allclose(fit.predict(work), cost, rtol=0.01)
 
 
@@ -79,4 +79,4 @@ def test_a_fit_through_three_measurements_does_not_call_itself_exact() -> None:
     work = np.array([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0], [0.0, 4.0, 1.0]])
     fit = fit_few_shot(work, [4.0, 9.0, 15.0])
     assert fit.predict(work) == pytest.approx([4.0, 9.0, 15.0], rel=0.02)
-    assert (fit.half_width(work) > 0.3).all()
+    assert (fit.half_width(work) > 0.1).all()
