@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms, shared_cache_bytes
-from automc.measure.large_models import STREAMING, large_models
+from automc.measure.large_models import LARGE, LINEAR, STREAMING, large_models
 from automc.measure.memory import measure_memory
 from automc.measure.networks import Sample, essential, micro_models
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
@@ -60,13 +60,24 @@ class Effort:
     families_s: float
     memory: int
     """Networks whose memory is measured."""
+    large_kinds: Collection[str] = tuple(LARGE)
 
 
 ATTEMPTS = 3
 
 EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
-    "quick": Effort(micro=300, random=30, large=0, per_family=3, passes=2, fit_s=28.0, families_s=9.0, memory=8),
+    "quick": Effort(
+        micro=300,
+        random=30,
+        large=32,
+        per_family=4,
+        passes=2,
+        fit_s=30.0,
+        families_s=12.0,
+        memory=8,
+        large_kinds=LINEAR,
+    ),
     # 5 minutes in all
     "full": Effort(
         micro=1250, random=150, large=150, per_family=20, passes=2, fit_s=175.0, families_s=100.0, memory=24
@@ -112,7 +123,7 @@ def calibrate_host(
     for scheme in ("fp32", "u8s8" if facts.activation_type == "uint8" else "s8s8"):
         families += family_networks(plan.per_family, scheme, seed)
         fitted += micro_models(plan.micro, scheme, seed) + random_networks(plan.random, scheme, seed)
-        fitted += large_models(plan.large, scheme, seed)
+        fitted += large_models(plan.large, scheme, seed, plan.large_kinds)
     for attempt in range(ATTEMPTS):
         clock.time("timing whole networks", families, 2, plan.families_s, seed + 100 * attempt)
         clock.time(

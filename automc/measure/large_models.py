@@ -1,10 +1,12 @@
-"""Further models of a full calibration: micro models on several samples, streams of activations, weights in a row.
+"""Further models of a calibration: micro models on several samples, streams of activations, weights in a row.
 
 Micro models of one sample stay within the caches. What main memory costs, and what weights cost that are as large as
 the core's own cache, shows in models that leave them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -83,12 +85,16 @@ LARGE: dict[str, tuple[Micro, int]] = {
 caches by their own ranges, and irregular ones are not large, only too few among the micro models."""
 
 
-def large_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
-    """About `count` models larger than the micro models; one seed, the same models."""
-    total = sum(share for _, share in LARGE.values())
+LINEAR = ("weights", "linear_on_samples")
+"""The cheapest, in microseconds each: without them a calibration knows nothing of an MLP."""
+
+
+def large_models(count: int, scheme: Scheme, seed: int, kinds: Collection[str] = tuple(LARGE)) -> list[Sample]:
+    """About `count` models larger than the micro models, of these kinds; one seed, the same models."""
+    total = sum(share for kind, (_, share) in LARGE.items() if kind in kinds)
     samples = []
     for index, (kind, (make, share)) in enumerate(LARGE.items()):
-        for number in range(round(share / total * count)):
+        for number in range(round(share / total * count) if kind in kinds else 0):
             for attempt in range(TRIES):
                 generator = np.random.default_rng([seed, 2000, index, number, attempt])
                 builder = GraphBuilder(scheme, generator, quantise_elementwise=number % 4 != 3)
