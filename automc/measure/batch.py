@@ -63,16 +63,21 @@ def measure_batch(
                 asked = time.monotonic()
                 before = anchor.wait()
                 waited += time.monotonic() - asked
-            name = queue.popleft()
-            value, _ = measure_once(models[name], settings, warmup=warmup, runs=runs, percentile=percentile)
+            spell: list[tuple[str, float]] = []
+            began = time.monotonic()
+            while queue and (not spell or time.monotonic() - began < anchor.spell_s):
+                name = queue.popleft()
+                value, _ = measure_once(models[name], settings, warmup=warmup, runs=runs, percentile=percentile)
+                spell.append((name, value))
             after = anchor.check()
-            entries = found.setdefault(name, [])
-            entries.append(Pass(value, max(before, after)))
-            if taken is not None:
-                taken(name, entries[-1])
+            for name, value in spell:
+                entries = found.setdefault(name, [])
+                entries.append(Pass(value, max(before, after)))
+                if taken is not None:
+                    taken(name, entries[-1])
+                if len(calm_ms(entries, anchor)) <= number and len(entries) < MAX_ATTEMPTS * passes:
+                    queue.append(name)
             before = after
-            if len(calm_ms(entries, anchor)) <= number and len(entries) < MAX_ATTEMPTS * passes:
-                queue.append(name)
             if progress is not None:
                 total = len(names) * passes
                 spent = 0.0 if budget_s is None else min(1.0, (time.monotonic() - start) / budget_s)

@@ -79,9 +79,7 @@ EFFORTS: dict[Mode, Effort] = {
         large_kinds=LINEAR,
     ),
     # 5 minutes in all
-    "full": Effort(
-        micro=1250, random=150, large=150, per_family=20, passes=2, fit_s=175.0, families_s=100.0, memory=24
-    ),
+    "full": Effort(micro=1250, random=150, large=150, per_family=20, passes=2, fit_s=140.0, families_s=75.0, memory=24),
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from automc.errors import MeasurementError
 from automc.measure.anchor import CALM_RATIO, Anchor, time_runs
-from automc.measure.sessions import Model, SessionSettings, open_session, random_inputs
+from automc.measure.sessions import SPINNING_S, Model, SessionSettings, open_session, random_inputs
 
 if TYPE_CHECKING:
     from automc.profiles import HardwareProfile
@@ -206,6 +206,8 @@ def _one_pass(
             # the caches hold the previous model: a short warm-up before every block, the full one before the first
             untimed = warmup if block == 0 else min(2, warmup)
             blocks[name].append(time_runs(sessions[name], feeds[name], warmup=untimed, runs=per_block))
+            if settings.spins and len(models) > 1:
+                time.sleep(SPINNING_S)
     for name, parts in blocks.items():
         samples[name].passes.append(np.concatenate(parts))
         samples[name].block_ms.extend(float(np.percentile(part, percentile)) for part in parts)

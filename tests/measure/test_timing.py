@@ -13,8 +13,8 @@ from automc.measure import timing
 from automc.measure.anchor import CALM_RATIO, Anchor, time_runs
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
 from automc.measure.probes import probe_network
-from automc.measure.sessions import SessionSettings, open_session, random_inputs
-from automc.measure.timing import Timing, interleaved, paired_speedup
+from automc.measure.sessions import SPINNING_S, SessionSettings, open_session, random_inputs
+from automc.measure.timing import BLOCKS_PER_PASS, Timing, _one_pass, _Samples, interleaved, paired_speedup
 
 SETTINGS = SessionSettings()
 
@@ -217,3 +217,36 @@ def test_what_cannot_be_measured_is_refused() -> None:
         interleaved({}, SETTINGS, runs=1, passes=1)
     with pytest.raises(ValueError, match="baseline 'x' is not among"):
         interleaved({"a": b""}, SETTINGS, runs=1, passes=1, baseline="x")
+
+
+def test_passes_of_one_spell_share_its_anchors_and_are_timed_again_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor = Anchor(SETTINGS)
+    anchor.history, anchor.spell_s = [1.0] * 100, 60.0
+    # before: calm; after both models: slow; the wait finds calm again; after both: calm
+    answers = iter([1.0, 2.0, 1.0, 1.0])
+    monkeypatch.setattr(anchor, "check", lambda: next(answers))
+    models = {"a": probe_network("fp32", 8, size=8), "b": probe_network("u8s8", 8, size=8)}
+    found = measure_batch(models, SETTINGS, anchor, passes=1, warmup=0, runs=2)
+    assert {name: [entry.anchor_ms for entry in passes] for name, passes in found.items()} == {
+        "a": [2.0, 1.0],
+        "b": [2.0, 1.0],
+    }
+
+
+@pytest.mark.parametrize(("threads", "rest"), [(1, 0.0), (2, SPINNING_S)])
+def test_threads_that_spin_are_let_come_to_rest_before_another_session_is_timed(
+    monkeypatch: pytest.MonkeyPatch, threads: int, rest: float
+) -> None:
+    """Beside the spinning threads of an anchor a third of 90 models on two threads ran as if on one."""
+    settings = SessionSettings(threads=threads)
+    made = Anchor(settings)
+    assert (made.spell_s > 0) == (threads > 1)
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    made.check()
+    assert slept == [rest]
+    slept.clear()
+    models = {"a": probe_network("fp32", 8, size=8), "b": probe_network("fp32", 16, size=8)}
+    _one_pass(models, settings, {name: _Samples() for name in models}, np.random.default_rng(0), 1, 0, 10.0, made)
+    anchors = BLOCKS_PER_PASS + 1
+    assert sum(entry == SPINNING_S for entry in slept) == (BLOCKS_PER_PASS * len(models) + anchors) * (threads > 1)
