@@ -192,6 +192,8 @@ class Calibration(Frozen):
     """As of `Machine`."""
     shared_bytes: int | None = None
     """As of `Machine`."""
+    threads: int | None = None
+    """As of `Machine`; None: one, and in earlier calibrations."""
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
@@ -217,7 +219,7 @@ class Calibration(Frozen):
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
         return Fit(
-            Machine(self.block, self.cache_bytes, self.columns, self.spill, self.shared_bytes),
+            Machine(self.block, self.cache_bytes, self.columns, self.spill, self.shared_bytes, self.threads or 1),
             self.coefficients,
             {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
             {name: entry.spread for name, entry in self.classes.items()},

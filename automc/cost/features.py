@@ -15,6 +15,7 @@ from automc.cost.kernels import KernelRow
 from automc.cost.tiles import Columns, Machine, channels_of, product
 from automc.cost.work import work, work_class
 
+UNSHARED_MACS = 65_536  # that the runtime's products do before a second thread is given any: MLAS, 64 x 1024
 SMALL_WEIGHTS = 1024  # bytes below which weights cost a call, not a transfer
 
 _BINARY = frozenset({"Add", "Mul", "Sub", "Div", "Max", "Min", "Pow", "QLinearAdd", "QLinearMul"})
@@ -112,6 +113,8 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     else:
         columns = _movement(row)
     named = {f"{kind}:{name}": value for name, value in columns.items() if value > 0}
+    if machine.threads > 1 and row.macs:
+        named[f"{kind}:macs_unshared"] = min(row.macs, UNSHARED_MACS) / 1e6
     for name in row.fused:  # one price for all kernels of a layout: it is the same loop over the output
         named[f"fused.{row.layout}:{name}"] = prod(row.output_shape) / 1e6
     if row.bytes_weights > SMALL_WEIGHTS:

@@ -24,6 +24,7 @@ class Machine:
     spill: shares of the cache that a network's data fill, from which on some and at which all of it has left the cache
     before it is needed again; None, in calibrations of earlier versions: what exceeds the cache has left it.
     shared_bytes: of the last cache, which all cores share; None where it is not known, and in earlier calibrations.
+    threads: that share one kernel; with several, what is too little work to share has a price of its own.
     """
 
     block: int = 16
@@ -31,6 +32,7 @@ class Machine:
     columns: Literal["tiles", "work"] = "tiles"
     spill: tuple[float, float] | None = None
     shared_bytes: int | None = None
+    threads: int = 1
 
 
 def channels_of(shape: Sequence[int], row: KernelRow) -> int:

@@ -186,7 +186,7 @@ class Findings:
 
 def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
     """Fit what was measured and judge it on what was held out; nothing is measured or written."""
-    machine = Machine(block=_block_size(), cache_bytes=cache_bytes(), spill=SPILL, shared_bytes=shared_cache_bytes())
+    machine = Machine(_block_size(), cache_bytes(), spill=SPILL, shared_bytes=shared_cache_bytes(), threads=threads)
     observations = [observation for _, observation in findings.seen]
     machine = supported(machine, observations)
     found = fit(observations, machine)
@@ -200,6 +200,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         cache_bytes=machine.cache_bytes,
         spill=machine.spill,
         shared_bytes=machine.shared_bytes,
+        threads=threads if threads > 1 else None,
         residual=None if learnt is None else StoredResidual.of(learnt),
         coefficients=dict(found.coefficients),
         classes={

@@ -189,6 +189,16 @@ def test_weights_that_meet_a_single_vector_and_calls_cost_more_in_a_network_larg
     assert "memory:cold_calls" not in features(linear(1), MACHINE)  # of calibrations that know no spill
 
 
+def test_on_several_threads_the_first_multiply_accumulates_are_done_by_one() -> None:
+    """The runtime shares a product among threads from 65,536 of them on."""
+    shared = replace(MACHINE, threads=2)
+    small, large = replace(convolution(), macs=30_000), replace(convolution(), macs=147_456)
+    name = next(column for column in features(large, shared) if column.endswith(":macs_unshared"))
+    assert features(small, shared)[name] == pytest.approx(0.03)
+    assert features(large, shared)[name] == pytest.approx(0.065536)
+    assert name not in features(large, MACHINE)
+
+
 def test_what_main_memory_costs_is_fitted_only_from_enough_networks_that_leave_the_last_cache() -> None:
     shared = replace(MACHINE, spill=(0.5, 1.5), shared_bytes=8 << 20)
     small = [Observation(graph(live=1 << 20), 1.0)] * 100
