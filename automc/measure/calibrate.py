@@ -68,8 +68,8 @@ ATTEMPTS = 3
 EFFORTS: dict[Mode, Effort] = {
     # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
     "quick": Effort(
-        micro=300,
-        random=30,
+        micro=400,
+        random=36,
         large=32,
         per_family=4,
         passes=2,
