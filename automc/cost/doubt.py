@@ -15,7 +15,7 @@ _PRIOR = 0.1
 _PRIOR_ERROR, _PRIOR_COUNT = 0.03, 2.0
 """As if, before any measurement, each column were known to 1 / sqrt(_PRIOR) of its scale, and _PRIOR_COUNT of them had
 been _PRIOR_ERROR off. Of 7 x 21 such priors, and of errors as fitted and as left out, what came nearest to LEVEL with
-3, 5, 10, 20 and 50 measurements, chosen and drawn at random, on the 26 device columns of HELP's tables that B1 leaves
+3, 5, 10, 20 and 50 measurements, chosen and drawn at random, on the 27 device columns of HELP's tables that B1 leaves
 out: 85 to 98 %, in the mean 92 %."""
 
 
@@ -28,7 +28,10 @@ class Doubt:
     still_open: Floats
 
     def half_width(self, rows: Floats) -> Floats:
-        """(n,) of LEVEL intervals, as shares of what is predicted. rows: (n, k) columns over what is predicted."""
+        """(n,) of LEVEL intervals, as shares of what is predicted. rows: (n, k) columns over what is predicted.
+
+        A column that no measurement has adds nothing, as nothing is said of what it costs.
+        """
         wide: Floats = self.reach * np.sqrt(1.0 + _leverage(rows, self.still_open))
         return wide
 

@@ -22,7 +22,7 @@ SHRINKAGES = (1e-3, 1e-2, 3e-2, 1e-1)
 LEAST = 3
 FOLDS = 50
 """Up to as many measurements, each is left out alone; of more, every FOLDS-th together."""
-_NOTHING = 1e-100  # of any unit: a prediction of 0 has an interval without end
+NOTHING = 1e-100  # of any unit: a prediction of 0 has an interval without end
 _TRUST = 0.1  # of the prior that `choose` adds to: below it, an axis of the columns counts as unexplored
 
 
@@ -49,7 +49,7 @@ class FewShotFit:
     def half_width(self, columns: npt.ArrayLike) -> Floats:
         """(n,) of the LEVEL intervals of `predict`, as shares of it: wider, the less like what was measured."""
         values = np.asarray(columns, dtype=np.float64)
-        said = np.maximum(self.predict(values), _NOTHING)
+        said = np.maximum(self.predict(values), NOTHING)
         return self.doubt.half_width(np.column_stack([values, np.ones(len(values))]) / said[:, None])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automc.cost.doubt import Doubt, doubt_of
-from automc.cost.few_shot import LEAST, Floats, fit_few_shot, folds, robust_non_negative
+from automc.cost.few_shot import LEAST, NOTHING, Floats, fit_few_shot, folds, robust_non_negative
 from automc.errors import MeasurementError
 
 SHRINKAGES = (np.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
@@ -45,7 +45,7 @@ class EnergyFit:
     def half_width(self, columns: npt.ArrayLike, predicted_latency_ms: npt.ArrayLike) -> Floats:
         """(n,) of the LEVEL intervals of `predict`, as shares of it: wider, the less like what was measured."""
         work, latency = np.asarray(columns, dtype=np.float64), np.asarray(predicted_latency_ms, dtype=np.float64)
-        said = self.predict(work, latency)
+        said = np.maximum(self.predict(work, latency), NOTHING)
         return self.doubt.half_width(np.column_stack([work, latency]) / said[:, None])
 
 

@@ -117,7 +117,27 @@ def _predict_on(model: Path, profile: HardwareProfile, folder: Path, graphs: dic
         return Prediction(profile, folder, graph.macs, None, unseen, _never_seen(model, profile, graph, unseen), notes)
     costs = predictor.predict(graph)
     priced = Priced(costs, tuple(predictor.kernels(graph)), MemoryFit.of(costs.memory_mb, profile.memory_mb))
-    return Prediction(profile, folder, graph.macs, priced, (), None, notes)
+    return Prediction(profile, folder, graph.macs, priced, (), None, (*notes, *_outside(priced, profile)))
+
+
+WELL_COVERED = 0.9
+
+
+def _outside(priced: Priced, profile: HardwareProfile) -> tuple[str, ...]:
+    """Which kernels make the interval wide, where much of the time is in such as were never calibrated."""
+    coverage = priced.costs.latency_ms.coverage
+    if coverage >= WELL_COVERED:
+        return ()
+    beyond = sorted((k for k in priced.kernels if not k.latency_ms.coverage), key=lambda k: -k.latency_ms.value)
+    named = "; ".join(f"{kernel.row.op} {shapes_of(kernel.row)}" for kernel in beyond[:3])
+    more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+    cure = (
+        f"; automc profile calibrate {profile.name} knows more than --quick" if profile.calibration == "quick" else ""
+    )
+    return (
+        f"{1 - coverage:.0%} of the time is in kernels larger or smaller than any that was calibrated, so the interval "
+        f"is wider ({named}{more}){cure}",
+    )
 
 
 def _never_seen(

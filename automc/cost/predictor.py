@@ -92,6 +92,11 @@ def advice_on(unseen: Sequence[KernelRow], profile: HardwareProfile) -> str:
     return "leave these operators out of the model: the table this device comes from has too few of them"
 
 
+UNTOLD = 0.01
+"""Of its price, what work may take of which no measurement tells: a table of convolutions alone priced linear layers up
+to 80 times too high, and no limit must be broken for certain by that."""
+
+
 class CalibratedPredictor:
     """Costs from a stored calibration: non-negative physical features per kernel class, no hidden state.
 
@@ -105,6 +110,12 @@ class CalibratedPredictor:
         self._energy = calibration.energy()
         self._session_ms = self._fit.coefficients.get(SESSION, 0.0)
         self._known: dict[KernelRow, tuple[Parts, bool]] = {}
+        # a class without a range: the table tells nothing of it, and its price is the most that is believed
+        self._untold = frozenset(
+            kind
+            for kind, known in self._fit.ranges.items()
+            if any(known.low[name] > known.high[name] for name in known.low)
+        )
         self._source = (
             f"{profile.name}: {profile.calibration} calibration {profile.calibration_digest[:12]}, "
             f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}, {profile.threads} thread"
@@ -118,7 +129,8 @@ class CalibratedPredictor:
         covered = sum(latency for latency, _, inside in parts if inside)
         energy = sum(energy for _, energy, _ in parts)
         coverage = covered / latency if latency else 1.0
-        estimate = self._latency(latency, coverage, self._interval(graph))
+        told = sum(ms for row, (ms, _, _) in zip(graph.rows, parts, strict=True) if self.kind(row) not in self._untold)
+        estimate = self._latency(latency, coverage, self._interval(graph), told / latency if latency else 1.0)
         return Costs(
             # networks much smaller than any that was fitted: their time may be what every run takes, and nothing else
             replace(estimate, high=estimate.high + (1.0 - coverage) * self._calibration.unresolved_ms),
@@ -133,7 +145,9 @@ class CalibratedPredictor:
             spread = self._fit.spread.get(kernel_class(row, self._fit.machine), 0.0)
             interval = Interval(low=1 / (1 + spread), high=1 + spread)
             coverage = 1.0 if inside else 0.0
-            costs.append(KernelCost(row, self._latency(latency, coverage, interval), self._joules(energy, coverage)))
+            told = 0.0 if self.kind(row) in self._untold else 1.0
+            price = self._latency(latency, coverage, interval, told)
+            costs.append(KernelCost(row, price, self._joules(energy, coverage)))
         return costs
 
     @property
@@ -184,12 +198,12 @@ class CalibratedPredictor:
         integer = any(row.precision == "int8" and row.macs for row in graph.rows)
         return self._calibration.intervals["int8" if integer and "int8" in self._calibration.intervals else "fp32"]
 
-    def _latency(self, value: float, coverage: float, interval: Interval) -> Estimate:
+    def _latency(self, value: float, coverage: float, interval: Interval, told: float) -> Estimate:
+        """told: share of `value` that measurements tell of; the rest may take UNTOLD of its price and no more."""
         # what lies outside the calibrated range may be off by as much again, in proportion to its share
         widen = 1.0 + (1.0 - coverage)
-        return Estimate(
-            value, value * interval.low / widen, value * interval.high * widen, "ms", coverage, self._source
-        )
+        low, high = (told + UNTOLD * (1.0 - told)) * value * interval.low / widen, value * interval.high * widen
+        return Estimate(value, low, high, "ms", coverage, self._source)
 
     def _joules(self, value: float, coverage: float) -> Estimate:
         measured = self._calibration.measured_energy

@@ -49,7 +49,7 @@ def measure_batch(
     A pass beside a slow anchor is put back at the end of the queue, and stays in the answer: a spell that looked calm
     may turn out not to have been. budget_s: wall clock; models the first pass did not reach are missing from the
     answer, so with a budget it is a random part of `models`. At most WAITING_SHARE of it is spent waiting for calm.
-    taken: told every pass as soon as it is done, so that an interruption loses none.
+    taken: told every pass as soon as the anchor after it is known, so that an interruption loses no more than a spell.
     """
     generator = np.random.default_rng(seed)
     names = list(models)
