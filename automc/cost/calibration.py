@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue, ValidationError
 
+from automc.cost.doubt import LEVEL
 from automc.cost.energy import EnergyModel
 from automc.cost.fit import Fit, Range
 from automc.cost.kernels import KernelGraph
@@ -39,11 +40,27 @@ class Interval(Frozen):
     high: float
 
 
-def interval_of(ratios: np.ndarray, *, level: float = 0.9) -> Interval:
-    """Symmetric in rank: the smallest and largest ratio after cutting (1 - level) / 2 at each end, rounded outwards."""
+def interval_of(ratios: np.ndarray) -> Interval:
+    """Symmetric in rank: the smallest and largest ratio after cutting (1 - LEVEL) / 2 at each end, rounded outwards."""
     ordered = np.sort(ratios)
-    cut = int(np.floor((1 - level) / 2 * (ordered.size + 1)))
+    cut = int(np.floor((1 - LEVEL) / 2 * (ordered.size + 1)))
     return Interval(low=float(ordered[max(0, cut - 1)]), high=float(ordered[min(ordered.size - 1, ordered.size - cut)]))
+
+
+def coverage_across(ratios: np.ndarray, groups: np.ndarray) -> float:
+    """The share of networks whose ratio lies in the interval that all other groups give; of a single group, 1.0.
+
+    ratios: (n,) measured / predicted; groups: (n,), families, or a number for each network where every one stands
+    alone. What a user's network meets, which is none of these.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        return 1.0
+    inside: list[bool] = []
+    for name in names:
+        other = interval_of(ratios[groups != name])
+        inside += [bool(other.low <= ratio <= other.high) for ratio in ratios[groups == name]]
+    return float(np.mean(inside))
 
 
 LEAST_FOR_LIMITS = 20

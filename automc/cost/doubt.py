@@ -10,7 +10,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.9
-"""Share of the networks whose cost lies within the stated interval, where errors are normal."""
+"""Share of the networks whose cost lies within a stated interval; here, where errors are normal."""
 _PRIOR = 0.1
 _PRIOR_ERROR, _PRIOR_COUNT = 0.03, 2.0
 """As if, before any measurement, each column were known to 1 / sqrt(_PRIOR) of its scale, and _PRIOR_COUNT of them had

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["fits", "may not fit", "does not fit", "limit not known"]
 
+WELL_COVERED = 0.9
+"""Share of the time within the calibrated range, below which `predict` says what lies outside."""
+
 
 @dataclass(frozen=True)
 class MemoryFit:
@@ -118,9 +121,6 @@ def _predict_on(model: Path, profile: HardwareProfile, folder: Path, graphs: dic
     costs = predictor.predict(graph)
     priced = Priced(costs, tuple(predictor.kernels(graph)), MemoryFit.of(costs.memory_mb, profile.memory_mb))
     return Prediction(profile, folder, graph.macs, priced, (), None, (*notes, *_outside(priced, profile)))
-
-
-WELL_COVERED = 0.9
 
 
 def _outside(priced: Priced, profile: HardwareProfile) -> tuple[str, ...]:

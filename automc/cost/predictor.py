@@ -110,7 +110,7 @@ class CalibratedPredictor:
         self._energy = calibration.energy()
         self._session_ms = self._fit.coefficients.get(SESSION, 0.0)
         self._known: dict[KernelRow, tuple[Parts, bool]] = {}
-        # a class without a range: the table tells nothing of it, and its price is the most that is believed
+        # a class without a range: the table tells nothing of it, and its price is a guess
         self._untold = frozenset(
             kind
             for kind, known in self._fit.ranges.items()

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from automc.cost.calibration import Calibration, ClassRange, Interval, MeasuredEnergy, interval_of, use_of
+from automc.cost.calibration import (
+    Calibration,
+    ClassRange,
+    Interval,
+    MeasuredEnergy,
+    coverage_across,
+    interval_of,
+    use_of,
+)
 from automc.cost.energy import MODEL_NAME, EnergyModel
 from automc.cost.features import kernel_class
 from automc.cost.few_networks import FewNetworksFit, fit_few_networks
@@ -295,10 +303,6 @@ def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[Held
     measured = np.array([row.latency_ms for row in rows])[priced]
     predicted = measured / ratios
     error = np.abs(predicted / measured - 1)
-    inside = []
-    for line in range(len(ratios)):  # by the interval of the others
-        other = interval_of(np.delete(ratios, line))
-        inside.append(other.low <= ratios[line] <= other.high)
     held = HeldOut(
         precision="fp32",
         networks=len(ratios),
@@ -308,7 +312,7 @@ def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[Held
         within_15_percent=float(np.mean(error <= 0.15)),
         mape_percent=float(error.mean() * 100),
         rank_correlation=float(spearmanr(measured, predicted).statistic),
-        interval_coverage=float(np.mean(inside)),
+        interval_coverage=coverage_across(ratios, np.arange(len(ratios))),
         left_out="one network",
     )
     return held, interval_of(ratios)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from automc.cost.calibration import Interval, MeasuredEnergy, interval_of
+from automc.cost.calibration import Interval, MeasuredEnergy, coverage_across, interval_of
 from automc.cost.fit import Observation, columns_of
 from automc.cost.joint_energy import fit_constant_power, fit_energy
 from automc.cost.tiles import Machine
@@ -69,10 +69,6 @@ def fitted_energy(rows: Sequence[TimedNetwork], machine: Machine, latency_ratios
     known = np.isfinite(found.left_out)
     ratios = 1.0 / found.left_out[known]
     error = np.abs(found.left_out[known] - 1.0)
-    inside = []
-    for line in range(len(ratios)):  # by the interval of the others
-        other = interval_of(np.delete(ratios, line))
-        inside.append(other.low <= ratios[line] <= other.high)
     interval = interval_of(ratios)
     return MeasuredEnergy(
         coefficients={name: float(value) for name, value in zip(names, found.coefficients, strict=True) if value > 0},
@@ -83,5 +79,5 @@ def fitted_energy(rows: Sequence[TimedNetwork], machine: Machine, latency_ratios
         mape_percent=float(error.mean() * 100),
         constant_power_mape_percent=float(np.nanmean(np.abs(constant.left_out - 1.0)) * 100),
         rank_correlation=float(spearmanr(energy[known], energy[known] * found.left_out[known]).statistic),
-        interval_coverage=float(np.mean(inside)),
+        interval_coverage=coverage_across(ratios, np.arange(len(ratios))),
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from automc.cost.calibration import Interval, interval_of
+from automc.cost.calibration import Interval, coverage_across, interval_of
 from automc.cost.fit import Fit, Observation
 from automc.errors import MeasurementError
 from automc.measure.families import FAMILIES
@@ -57,18 +57,3 @@ def assess(
             )
         )
     return tuple(results), intervals
-
-
-def coverage_across(ratios: np.ndarray, families: np.ndarray) -> float:
-    """The share of networks whose ratio lies in the interval that all other families give; of a single family, 1.0.
-
-    ratios: (n,) measured / predicted; families: (n,). What a user's network meets, whose family is none of these.
-    """
-    names = sorted(set(families))
-    if len(names) < 2:
-        return 1.0
-    inside: list[bool] = []
-    for family in names:
-        other = interval_of(ratios[families != family])
-        inside += [bool(other.low <= ratio <= other.high) for ratio in ratios[families == family]]
-    return float(np.mean(inside))

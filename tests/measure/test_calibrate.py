@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automc.cost.calibration import interval_of, load_calibration
+from automc.cost.calibration import coverage_across, interval_of, load_calibration
 from automc.cost.fit import Fit, Observation
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
@@ -17,7 +17,7 @@ from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
 from automc.measure import calibrate
 from automc.measure.anchor import Anchor
-from automc.measure.assess import assess, coverage_across
+from automc.measure.assess import assess
 from automc.measure.batch import Pass
 from automc.measure.calibrate import Effort, _busy, calibrate_host
 from automc.measure.networks import Sample
