@@ -13,6 +13,7 @@ from automc.candidate import Step
 from automc.errors import CompressionError, InfeasibleCandidate
 from automc.techniques.plan import Plan
 from automc.techniques.registry import get_technique
+from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import (
     GraphTechnique,
     ModelTechnique,
@@ -104,20 +105,29 @@ def apply(
     return Compressed(model, tuple(plans), trained)
 
 
-def shapes_after(model: nn.Module, step: Step, context: PlanContext, shapes: nn.Module) -> nn.Module:
-    """The shapes that one MODEL step on `model` leaves. shapes: of `model`, on the meta device.
-
-    Where the technique can outline what it would leave, nothing is weighed. Raises as `apply`.
-    """
+def sketched(sketch: Sketch, step: Step, context: PlanContext) -> Sketch | None:
+    """What one MODEL step leaves of `sketch`; None where only a plan on weights can tell. Raises as `apply`."""
     (item,) = resolve([step])
-    _check_takes(item, model)
-    plan = None
-    if isinstance(item.technique, ModelTechnique):
-        plan = item.technique.outline(model, item.params, context)
-    if plan is None:
-        plan = _finite(item.technique.plan(model, item.params, context))
-    after: nn.Module = item.technique.apply(shapes, plan)
-    return after
+    _check_takes(item, sketch.shapes)
+    if not isinstance(item.technique, ModelTechnique):
+        return None
+    outline = item.technique.outline(sketch, item.params, context)
+    return None if outline is None else sketch.then(outline, item.technique.apply(sketch.shapes, outline.plan))
+
+
+def sketch_planned(model: nn.Module, step: Step, context: PlanContext) -> Sketch:
+    """What one MODEL step leaves of `model`, planned on its weights and applied to its shapes. Raises as `apply`."""
+    (item,) = resolve([step])
+    before = sketch_of(model)
+    plan = _planned(item, model, context)
+    return before.then(Outline(plan), item.technique.apply(before.shapes, plan))
+
+
+def sketch_of(model: nn.Module) -> Sketch:
+    """Of a network as it is."""
+    from automc.techniques.edits import shapes_alone
+
+    return Sketch(model, (), shapes_alone(model).eval())
 
 
 def _planned(item: Resolved, model: Any, context: PlanContext) -> Plan:

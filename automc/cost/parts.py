@@ -25,6 +25,7 @@ class PartPrices:
         self._predict = predict
         self._alone: dict[tuple[Precision, tuple[LayerSpec, ...], tuple[int, ...]], KernelGraph] = {}
         self._whole: tuple[nn.Module, Precision, KernelGraph] | None = None
+        self._prices: dict[tuple[Precision, tuple[LayerSpec, ...], tuple[int, ...]], float] = {}
 
     def milliseconds(
         self,
@@ -44,11 +45,14 @@ class PartPrices:
             self._alone[known] = self._lowered(layers, shape, precision)
         if self._whole is None or self._whole[0] is not network or self._whole[1] != precision:
             self._whole = (network, precision, self._kernels(network, inputs, precision))
-        whole = self._whole[2]
-        among = replace(
-            self._alone[known], weight_bytes=whole.weight_bytes, peak_activation_bytes=whole.peak_activation_bytes
-        )
-        return self._predict(among).latency_ms.value
+            self._prices = {}
+        if known not in self._prices:
+            whole = self._whole[2]
+            among = replace(
+                self._alone[known], weight_bytes=whole.weight_bytes, peak_activation_bytes=whole.peak_activation_bytes
+            )
+            self._prices[known] = self._predict(among).latency_ms.value
+        return self._prices[known]
 
     def _lowered(self, layers: tuple[LayerSpec, ...], shape: tuple[int, ...], precision: Precision) -> KernelGraph:
         import torch

@@ -31,6 +31,7 @@ class Asker:
         self.run, self.prepared, self.anchors, self.tally = run, prepared, anchors, tally
         self.screened: dict[str, tuple[Candidate, Failure]] = {}
         self.predicted: dict[str, Costs] = {}
+        self.estimated: set[str] = set()
         self._replayed = deque(run.journal.of("asked"))
         self._told = sum(1 for _ in run.journal.of("told"))
         settings = run.config.search
@@ -73,6 +74,8 @@ class Asker:
         answer = self.prepared.screener([candidate])[0]
         if answer.costs is not None:
             self.predicted[candidate.id] = answer.costs
+            if not answer.exact:
+                self.estimated.add(candidate.id)
         if answer.failure is None:
             return None
         if candidate.id not in self.screened:

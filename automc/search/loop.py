@@ -131,7 +131,8 @@ def _drive(run: Run, watch: Watcher, more_minutes: float | None = None) -> Run:
 class Ended:
     """The rungs' trials (by candidate id), the reference at the top rung, and the anchors by candidate id.
 
-    predicted: costs of every candidate that was screened, by its id, as far as they are known.
+    predicted: costs of every candidate that was screened, by its id, as far as they are known. estimated: ids of those
+    whose shapes hang on weights, and were estimated from the base.
     """
 
     rungs: tuple[dict[str, Trial], ...]
@@ -139,6 +140,7 @@ class Ended:
     anchors: dict[str, str]
     screened: tuple[tuple[Candidate, Failure], ...]
     predicted: dict[str, Costs]
+    estimated: frozenset[str] = frozenset()
 
 
 class Loop:
@@ -181,7 +183,9 @@ class Loop:
             if len(self._fresh) == known:
                 break  # the strategy finds nothing new
         top = self._reference_at(len(rungs) - 1)
-        return Ended(tuple(rungs), top, self.anchor_of, tuple(self.asker.screened.values()), self.asker.predicted)
+        asker = self.asker
+        screened, estimated = tuple(asker.screened.values()), frozenset(asker.estimated)
+        return Ended(tuple(rungs), top, self.anchor_of, screened, asker.predicted, estimated)
 
     def _another(self, number: int) -> bool:
         """Whether there is time for a round `number`; journalled, and not asked of the clock again."""

@@ -1,4 +1,9 @@
-"""Predicted costs of a candidate before any training: plans on the base, the traced graph they leave, the profile."""
+"""Predicted costs of a candidate before any training: outlined on the base, the traced graph it leaves, the profile.
+
+A step that follows others is outlined without the weights they leave. Where its shapes hang on those weights (which
+blocks go of stages that are no longer alike, say), they are estimated from the base; such a candidate is refused only
+after it was planned on the weights after all.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,10 @@ from automc import pipeline
 from automc.candidate import Candidate, Step
 from automc.constraints import PREDICTED, Limit
 from automc.errors import AutomcError, CompressionError, ExportError, InfeasibleCandidate, UnseenOperatorError
-from automc.techniques.edits import shapes_alone
+from automc.techniques.sketch import Sketch
 from automc.techniques.technique import Phase
 from automc.threads import one_thread
-from automc.trial import Failure, Metric
+from automc.trial import Failure, FailureKind, Metric
 
 if TYPE_CHECKING:
     import onnx
@@ -23,20 +28,38 @@ if TYPE_CHECKING:
     from automc.cost.kernels import Precision
     from automc.cost.predictor import Costs
     from automc.evaluate import Evaluator
+    from automc.techniques.technique import PlanContext
 
 REMEMBERED_BYTES = 512 * 2**20
 """Networks between steps are kept while their weights fit in it: a chain differs from its neighbour in its tail."""
+
+SKETCHES = 1024
+"""Sketches of networks between steps that are kept: shapes alone, some hundred kilobytes each."""
+
+
+_Key = tuple["Precision", tuple[Step, ...]]
+"""The final precision and the structural steps: all that predicted costs depend on."""
+
+_KINDS: dict[type[AutomcError], FailureKind] = {
+    InfeasibleCandidate: "infeasible",
+    CompressionError: "compression",
+    ExportError: "export",
+    UnseenOperatorError: "unknown_cost",
+}
 
 
 @dataclass(frozen=True)
 class Screened:
     """Predicted costs, and why the candidate goes no further where it does not.
 
-    No costs where they are unknown: without a failure where nothing needs them.
+    No costs where they are unknown: without a failure where nothing needs them. exact: whether they are those of the
+    network that the steps leave where none trains; else of the one that they would leave if what is important in the
+    base still were.
     """
 
     costs: Costs | None = None
     failure: Failure | None = None
+    exact: bool = True
 
 
 class Screener:
@@ -48,9 +71,9 @@ class Screener:
         self._limits = limits
         self._seed = seed
         self._needed = needed
-        self._networks: OrderedDict[tuple[Precision, tuple[Step, ...]], nn.Module] = OrderedDict()
-        self._shapes_before: tuple[nn.Module, nn.Module] | None = None
-        self._prices: dict[tuple[Precision, tuple[Step, ...]], Costs | AutomcError] = {}
+        self._networks: OrderedDict[_Key, nn.Module] = OrderedDict()
+        self._sketches: OrderedDict[_Key, Sketch] = OrderedDict()
+        self._prices: dict[tuple[_Key, bool], tuple[Costs | AutomcError, bool]] = {}
         self._answers: dict[str, Screened] = {}
 
     def __call__(self, candidates: Sequence[Candidate]) -> list[Screened]:
@@ -59,20 +82,20 @@ class Screener:
 
     def _screen(self, candidate: Candidate) -> Screened:
         if candidate.id not in self._answers:
-            self._answers[candidate.id] = self._judge(candidate)
+            answer = self._judge(candidate, weighed=False)
+            if answer.failure is not None and not answer.exact:
+                answer = self._judge(candidate, weighed=True)
+            self._answers[candidate.id] = answer
         return self._answers[candidate.id]
 
-    def _judge(self, candidate: Candidate) -> Screened:
-        try:
-            costs = self._price(candidate)
-        except InfeasibleCandidate as error:
-            return Screened(failure=Failure("infeasible", error.message))
-        except CompressionError as error:
-            return Screened(failure=Failure("compression", error.message))
-        except ExportError as error:
-            return Screened(failure=Failure("export", error.message))
-        except UnseenOperatorError as error:
-            return Screened(failure=Failure("unknown_cost", error.message) if self._needed & PREDICTED else None)
+    def _judge(self, candidate: Candidate, *, weighed: bool) -> Screened:
+        """weighed: on the weights that every step leaves, whatever that takes."""
+        costs, exact = self._price(candidate, weighed=weighed)
+        if isinstance(costs, UnseenOperatorError):
+            failure = Failure("unknown_cost", costs.message) if self._needed & PREDICTED else None
+            return Screened(failure=failure, exact=exact)
+        if isinstance(costs, AutomcError):
+            return Screened(failure=Failure(_KINDS[type(costs)], costs.message), exact=exact)
         for limit in self._limits:
             estimate = costs.by_metric().get(limit.metric)
             if estimate is not None and limit.certainly_broken(estimate):
@@ -80,30 +103,42 @@ class Screener:
                     f"predicted {limit.metric} {estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g}) "
                     f"{estimate.unit}, all beyond the limit of {limit.maximum:g}"
                 )
-                return Screened(costs, Failure("screened", reason))
-        return Screened(costs=costs)
+                return Screened(costs, Failure("screened", reason), exact)
+        return Screened(costs, exact=exact)
 
-    def _price(self, candidate: Candidate) -> Costs:
-        """Predicted costs; recoveries and lossless graph steps change none, so candidates that differ in them share."""
-        key = (pipeline.final_precision(candidate.steps), self._structural(candidate))
-        if key not in self._prices:
-            try:
-                self._prices[key] = self._costs(*key)
-            except (InfeasibleCandidate, CompressionError, ExportError, UnseenOperatorError) as error:
-                self._prices[key] = error
-        price = self._prices[key]
-        if isinstance(price, AutomcError):
-            raise price
-        return price
+    def _price(self, candidate: Candidate, *, weighed: bool) -> tuple[Costs | AutomcError, bool]:
+        """Predicted costs, or what kept them from being told, and whether they are exact.
 
-    def _costs(self, precision: Precision, steps: tuple[Step, ...]) -> Costs:
+        Recoveries and lossless graph steps change none, so candidates that differ in them share.
+        """
         try:
-            return self._evaluator.cost(self._shapes(steps, precision), precision)
-        except UnseenOperatorError:
-            from automc.cost.lowering import lower
+            steps = self._structural(candidate)
+        except InfeasibleCandidate as error:
+            return error, True
+        key = (pipeline.final_precision(candidate.steps), steps)
+        if (key, weighed) not in self._prices:
+            self._prices[key, weighed] = self._costs(key, weighed=weighed)
+        return self._prices[key, weighed]
 
-            operators = self._operators(self._network(steps, precision), precision)  # exported, where it can be
-            return self._evaluator.predictor.predict(lower(operators, self._evaluator.predictor.level))
+    def _costs(self, key: _Key, *, weighed: bool) -> tuple[Costs | AutomcError, bool]:
+        precision, _ = key
+        try:
+            sketch = self._weighed(key) if weighed else self._sketch(key)
+            try:
+                return self._evaluator.cost(sketch.shapes, precision), sketch.exact
+            except UnseenOperatorError:
+                from automc.cost.lowering import lower
+
+                operators = self._operators(self._network(key), precision)  # exported, where it can be
+                return self._evaluator.predictor.predict(lower(operators, self._evaluator.predictor.level)), True
+        except tuple(_KINDS) as error:
+            return error, weighed or self._is_exact(key)
+
+    def _is_exact(self, key: _Key) -> bool:
+        """Whether what the steps leave, as far as they could be outlined, is exact."""
+        precision, steps = key
+        beginnings = (self._sketches.get((precision, steps[:end])) for end in range(len(steps), -1, -1))
+        return all(sketch.exact for sketch in beginnings if sketch is not None)
 
     def operators(self, candidate: Candidate) -> onnx.ModelProto:
         """The op-level graph, of shapes alone, that the steps of `candidate` leave of the base, untrained.
@@ -111,7 +146,7 @@ class Screener:
         Raises InfeasibleCandidate, CompressionError, ExportError where it can neither be traced nor exported.
         """
         precision = pipeline.final_precision(candidate.steps)
-        return self._operators(self._network(self._structural(candidate), precision), precision)
+        return self._operators(self._network((precision, self._structural(candidate))), precision)
 
     def _operators(self, network: nn.Module, precision: Precision) -> onnx.ModelProto:
         from automc.cost.graph import operators_of
@@ -122,32 +157,46 @@ class Screener:
     def _structural(self, candidate: Candidate) -> tuple[Step, ...]:
         return tuple(item.step for item in pipeline.resolve(candidate.steps) if item.technique.phase is Phase.MODEL)
 
-    def _shapes(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
-        """Shapes alone of what `steps` leave: the last is outlined or planned on weights, and applied to none."""
-        if not steps or (precision, steps) in self._networks:
-            return self._network(steps, precision)
-        before = self._network(steps[:-1], precision)
-        context = self._evaluator.plan_context(self._seed, precision)
-        if self._shapes_before is None or self._shapes_before[0] is not before:
-            self._shapes_before = (before, shapes_alone(before).eval())  # `apply` leaves its input as it was
-        return pipeline.shapes_after(before, steps[-1], context, self._shapes_before[1])
+    def _sketch(self, key: _Key) -> Sketch:
+        """What the steps leave, outlined, from the longest remembered beginning of them.
 
-    def _network(self, steps: tuple[Step, ...], precision: Precision) -> nn.Module:
-        """The base after the structural `steps`, from the longest remembered beginning of them.
-
-        The same steps may be planned differently for another final `precision`, where what pays is another matter.
+        The same steps may be planned differently for another final precision, where what pays is another matter.
         """
+        if key not in self._sketches:
+            precision, steps = key
+            if not steps:
+                self._sketches[key] = pipeline.sketch_of(self._evaluator.base)
+            else:
+                before = self._sketch((precision, steps[:-1]))
+                after = pipeline.sketched(before, steps[-1], self._context(precision))
+                self._sketches[key] = self._weighed(key) if after is None else after
+            while len(self._sketches) > SKETCHES:
+                self._sketches.popitem(last=False)
+        self._sketches.move_to_end(key)
+        return self._sketches[key]
+
+    def _weighed(self, key: _Key) -> Sketch:
+        """What the steps leave, the last planned on the weights that those before it leave."""
+        precision, steps = key
+        if not steps:
+            return self._sketch(key)
+        return pipeline.sketch_planned(self._network((precision, steps[:-1])), steps[-1], self._context(precision))
+
+    def _network(self, key: _Key) -> nn.Module:
+        """The base after the structural steps, from the longest remembered beginning of them."""
+        precision, steps = key
         if not steps:
             return self._evaluator.base
-        key = (precision, steps)
         if key not in self._networks:
-            before = self._network(steps[:-1], precision)
-            context = self._evaluator.plan_context(self._seed, precision)
-            self._networks[key] = pipeline.apply(before, steps[-1:], context, None, 0).model
+            before = self._network((precision, steps[:-1]))
+            self._networks[key] = pipeline.apply(before, steps[-1:], self._context(precision), None, 0).model
             while len(self._networks) > 1 and sum(map(_bytes_of, self._networks.values())) > REMEMBERED_BYTES:
                 self._networks.popitem(last=False)
         self._networks.move_to_end(key)
         return self._networks[key]
+
+    def _context(self, precision: Precision) -> PlanContext:
+        return self._evaluator.plan_context(self._seed, precision)
 
 
 def _bytes_of(network: nn.Module) -> int:

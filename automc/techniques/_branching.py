@@ -44,6 +44,17 @@ def _can_share(model: nn.Module) -> bool:
     return known
 
 
+def another(leaf: nn.Module) -> nn.Module:
+    """A copy, with parameters of its own, of one of torch's layers that is on the meta device and holds no others."""
+    made = object.__new__(type(leaf))
+    made.__dict__ = {key: copy.copy(value) if isinstance(value, dict) else value for key, value in vars(leaf).items()}
+    for name, parameter in leaf._parameters.items():
+        if parameter is not None:
+            shape = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+            made._parameters[name] = nn.Parameter(shape, parameter.requires_grad)
+    return made
+
+
 def _branch(module: nn.Module, own: set[int], made: dict[int, nn.Module]) -> nn.Module:
     if id(module) in made:
         return made[id(module)]

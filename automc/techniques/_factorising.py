@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, network_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
-from automc.techniques.edits import apply_edits, shapes_alone
-from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
+from automc.techniques.edits import apply_edits, channels, shapes_alone
+from automc.techniques.plan import Edit, LayerSpec, Plan, RemoveEdit, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
+from automc.techniques.sketch import Outline, Sketch
 
 if TYPE_CHECKING:
     from automc.techniques.technique import PlanContext
@@ -190,25 +191,124 @@ def factorise(
 
     Raises InfeasibleCandidate where no layer is left, or only_if_faster is asked without a predictor.
     """
+    _check_priced(context, technique, only_if_faster)
+    key = network_key(model, context.example_inputs)
+    return _factorised(
+        _LAYERS.get(key, lambda: dense_layers(model, context.example_inputs)),
+        lambda proposed: _UNREAD.get(
+            (key, _ways(proposed)), lambda: _unread(model, proposed, context.example_inputs)
+        ),
+        lambda: _SHAPES.get(key, lambda: shapes_alone(model).eval()),
+        context, technique, factorise_one, only_if_faster,
+    )  # fmt: skip
+
+
+def outlined(
+    sketch: Sketch,
+    context: PlanContext,
+    technique: str,
+    factorise_one: Callable[[Dense], Factorisation | None],
+    only_if_faster: bool,
+) -> Outline:
+    """`factorise` on the network that `sketch` stands for; `factorise_one` reads no weights, so that it is exact."""
+    _check_priced(context, technique, only_if_faster)
+    base, inputs = sketch.base, context.example_inputs
+    key = network_key(base, inputs)
+    called = _LAYERS.get(key, lambda: dense_layers(base, inputs))
+    halves = [_in_two(layer) for layer in called]
+    free = _UNREAD.get((key, _ways(halves)), lambda: _unread(base, halves, inputs))
+    known = sketch.known("dense_layers", lambda: layers_after(called, sketch.edits, sketch.shapes))
+    read = {layer.name for layer in called} - free
+    plan = _factorised(
+        known,
+        lambda proposed: frozenset(found.dense.name for found in proposed if found.dense.name not in read),
+        lambda: sketch.shapes,
+        context, technique, factorise_one, only_if_faster,
+    )  # fmt: skip
+    return Outline(plan)
+
+
+def layers_after(layers: Iterable[Dense], edits: Iterable[Edit], shapes: nn.Module) -> tuple[Dense, ...]:
+    """`dense_layers` of the network that `edits` leave of the one that has `layers`; shapes: what they leave.
+
+    No edit changes how many positions a layer works on, and layers in sequence stand where the one was.
+    """
+    found = list(layers)
+    for edit in edits:
+        if isinstance(edit, ReplaceEdit):
+            parts = [_in_sequence(layer, edit.layers) if layer.name == edit.module else [layer] for layer in found]
+            found = [layer for some in parts for layer in some]
+        elif isinstance(edit, RemoveEdit):
+            found = [layer for layer in found if not f"{layer.name}.".startswith(f"{edit.module}.")]
+    modules = dict(shapes.named_modules())
+    return tuple(
+        replace(layer, out_channels=channels(module, "out"), in_channels=channels(module, "in"))
+        for layer, module in ((layer, modules[layer.name]) for layer in found)
+        if _is_dense(module)
+    )
+
+
+def _in_sequence(layer: Dense, specs: tuple[LayerSpec, ...]) -> list[Dense]:
+    """The layers that stand for `layer`, by their specs."""
+    found, positions = list[Dense](), layer.positions_in
+    for place, spec in enumerate(specs):
+        before, name = positions, layer.name if len(specs) == 1 else f"{layer.name}.{place}"
+        if spec.kernel:
+            size = len(spec.kernel)
+            stride, padding, dilation = spec.stride or (1,) * size, spec.padding or (0,) * size, spec.dilation
+            dilation = dilation or (1,) * size
+            positions = tuple(
+                (extent + 2 * pad - gap * (taps - 1) - 1) // step + 1
+                for extent, taps, step, pad, gap in zip(before, spec.kernel, stride, padding, dilation, strict=True)
+            )
+            geometry = (spec.kernel, stride, padding, dilation)
+        else:
+            geometry = ((), (), (), ())
+        found.append(Dense(name, spec.out_channels, spec.in_channels, *geometry, spec.bias, before, positions))
+    return found
+
+
+def _in_two(dense: Dense) -> Factorisation:
+    """The layer as it is and one more behind it, which changes no shape."""
+    layer = dense.layer
+    ones = (1,) * len(layer.kernel)
+    behind = LayerSpec(type=layer.type, in_channels=layer.out_channels, out_channels=layer.out_channels, kernel=ones)
+    return Factorisation(dense, (), (layer, behind), 0)
+
+
+def _check_priced(context: PlanContext, technique: str, only_if_faster: bool) -> None:
     if only_if_faster and context.layers_ms is None:
         raise InfeasibleCandidate(
             f"{technique} keeps a layer only where it is predicted faster, and no predictor is calibrated for profile "
             f"{context.profile.name}",
             next_step="automc profile calibrate, or only_if_faster: false",
         )
-    key = network_key(model, context.example_inputs)
-    layers = _LAYERS.get(key, lambda: dense_layers(model, context.example_inputs))
+
+
+def _ways(proposed: list[Factorisation]) -> Hashable:
+    """What whether a network still runs depends on: the layers, and into how many each is split."""
+    return tuple((found.dense.name, len(found.layers)) for found in proposed)
+
+
+def _factorised(
+    layers: tuple[Dense, ...],
+    unread: Callable[[list[Factorisation]], frozenset[str]],
+    shapes: Callable[[], nn.Module],
+    context: PlanContext,
+    technique: str,
+    factorise_one: Callable[[Dense], Factorisation | None],
+    only_if_faster: bool,
+) -> Plan:
+    """unread: layers of those proposed whose weight nothing else reads. shapes: the network's, on the meta device."""
     proposed = [found for found in map(factorise_one, layers) if found is not None and found.macs < found.dense.macs]
     kept: dict[str, str] = {
         layer.name: "no fewer multiply-accumulates"
         for layer in layers
         if layer.name not in {f.dense.name for f in proposed}
     }
-    ways = (key, tuple((found.dense.name, len(found.layers)) for found in proposed))
-    unread = _UNREAD.get(ways, lambda: _unread(model, proposed, context.example_inputs))
-    proposed = _of(proposed, unread, kept)
-    if only_if_faster:
-        proposed = _faster(model, key, proposed, context, kept)
+    proposed = _of(proposed, unread(proposed), kept)
+    if only_if_faster and proposed:
+        proposed = _faster(shapes(), proposed, context, kept)
     if not proposed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in kept.items())
         raise InfeasibleCandidate(f"{technique} replaces no layer ({reasons or 'none can be factorised'})")
@@ -260,16 +360,15 @@ def _unread(
 
 
 def _faster(
-    model: nn.Module, key: Hashable, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
+    shapes: nn.Module, proposed: list[Factorisation], context: PlanContext, kept: dict[str, str]
 ) -> list[Factorisation]:
     """Those that are predicted to take less time than the layer they replace, at the precision the network will run in.
 
-    What cannot be predicted is not faster. Why the others stay is written into `kept`. key: the network's.
+    What cannot be predicted is not faster. Why the others stay is written into `kept`. shapes: the network's.
     """
     layers_ms = context.layers_ms
-    if layers_ms is None or not proposed:
+    if layers_ms is None:
         return proposed
-    shapes = _SHAPES.get(key, lambda: shapes_alone(model).eval())
     for found in proposed:
         given = found.dense.input_shape
         try:

@@ -30,23 +30,50 @@ _BATCH_SIZE = 64
 _EFFECTS: Evidence[dict[str, torch.Tensor]] = Evidence(capacity=16)
 
 
-def unit_scores(
-    model: nn.Module, group: Group, criterion: Criterion, effects: Mapping[str, torch.Tensor]
-) -> list[float] | None:
-    """Importance of every unit of `group`, the least important lowest.
+Figures = Mapping[str, torch.Tensor]
+"""Of every output channel (last axis) by layer or BatchNorm, float64, as one criterion reads them."""
+
+
+def channel_figures(
+    model: nn.Module, groups: Iterable[Group], criterion: Criterion, effects: Figures | None = None
+) -> Figures:
+    """What `criterion` reads of the layers that make the channels of `groups`. effects: by `taylor_effects`."""
+    if criterion == "taylor":
+        return effects or {}
+    if criterion == "bn_scale":
+        touched = {name: model.get_submodule(name) for group in groups for name in group.touched("out")}
+        norms = {name: module for name, module in touched.items() if _is_scaling_norm(module)}
+        return {name: module.get_parameter("weight").detach().abs().double() for name, module in norms.items()}
+    makers = {name for group in groups for name in group.producers}
+    return {name: _weight_scores(model.get_submodule(name), criterion) for name in makers}
+
+
+def unit_scores(model: nn.Module, group: Group, criterion: Criterion, figures: Figures) -> list[float] | None:
+    """Importance of every unit of `group`, the least important lowest; shapes of `model` will do.
 
     None where the criterion says nothing about it (bn_scale without BatchNorm). l1 and fpgm: each layer's scores over
-    their mean, so that layers and groups compare; taylor and bn_scale: as they are. effects: `taylor_effects`.
+    their mean, so that layers and groups compare; taylor and bn_scale: as they are.
     """
-    norms = [name for name in group.touched("out") if _is_scaling_norm(model.get_submodule(name))]
+    layers = {name: figures[name] for name in _read_of(model, group, criterion)}
     if criterion == "bn_scale":
-        layers = {name: model.get_submodule(name).get_parameter("weight").detach().abs().double() for name in norms}
         return _mean_over(group, layers) if layers else None
-    makers = [name for name in group.producers if model.get_submodule(name).get_parameter("weight").requires_grad]
-    makers = makers or list(group.producers)
     if criterion == "taylor":
-        return _taylor_scores(group, {name: effects[name] for name in norms or makers})
-    return _mean_over(group, {name: _weight_scores(model.get_submodule(name), criterion) for name in makers})
+        return _taylor_scores(group, layers)
+    return _mean_over(group, {name: _over_mean(scores) for name, scores in layers.items()})
+
+
+def is_told(model: nn.Module, group: Group, criterion: Criterion, figures: Figures) -> bool:
+    """Whether `figures` tell all that `unit_scores` would read."""
+    return all(name in figures for name in _read_of(model, group, criterion))
+
+
+def _read_of(model: nn.Module, group: Group, criterion: Criterion) -> list[str]:
+    """Whose figures `criterion` reads."""
+    norms = [name for name in group.touched("out") if _is_scaling_norm(model.get_submodule(name))]
+    if criterion == "bn_scale" or (criterion == "taylor" and norms):
+        return norms
+    makers = [name for name in group.producers if model.get_submodule(name).get_parameter("weight").requires_grad]
+    return makers or list(group.producers)
 
 
 def unweighed_scores(model: nn.Module, groups: Iterable[Group], criterion: Criterion) -> dict[str, list[float] | None]:
@@ -96,12 +123,14 @@ def _filters(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _weight_scores(module: nn.Module, criterion: Criterion) -> torch.Tensor:
-    """(channels,) float64, mean 1: importance of each output channel of one layer by its weights."""
+    """(channels,) float64: importance of each output channel of one layer by its weights."""
     filters = _filters(module, module.get_parameter("weight").detach()).double()
     if criterion == "fpgm":
-        scores = torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
-    else:
-        scores = filters.abs().sum(dim=1)
+        return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)
+    return filters.abs().sum(dim=1)
+
+
+def _over_mean(scores: torch.Tensor) -> torch.Tensor:
     return scores / scores.mean().clamp_min(torch.finfo(torch.float64).tiny)
 
 

@@ -21,13 +21,23 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import Site
+from automc.techniques._carrying import channels_after, coupling_after
 from automc.techniques._evidence import Evidence, network_key
-from automc.techniques._importance import Criterion, taylor_effects, unit_scores, unweighed_scores
+from automc.techniques._importance import (
+    Criterion,
+    Figures,
+    channel_figures,
+    is_told,
+    taylor_effects,
+    unit_scores,
+    unweighed_scores,
+)
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
 from automc.techniques.edits import Fill, apply_edits, shapes_alone
 from automc.techniques.plan import Plan, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, not_a, weight_layers
 from automc.techniques.shortcuts import Selection, fill_selection, find_selections
+from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 Ratio = Annotated[float, Field(ge=0.0, le=0.9, json_schema_extra={"step": 0.1})]
@@ -79,48 +89,35 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
                 blocked.append(not_a("channels of convolutions and linear layers", name, module))
         return Reach(None, "group of channels", tuple(targets), tuple(blocked))
 
-    def outline(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan | None:
-        """The first units of every group, whose widths follow from its share alone; None where groups share one."""
-        if params.scope == "global" and params.ratio:
+    def outline(self, sketch: Sketch, params: ChannelPruningParams, context: PlanContext) -> Outline | None:
+        """The first units of every group, whose widths follow from its share alone; where groups share one, the least
+        important by what the base's layers say of the channels that are left of them."""
+        if _asks_nothing(params):
+            return Outline(Plan(technique=self.name))
+        found = sketch.known(self.name, lambda: _prunable_in(sketch, context.example_inputs))
+        if found is None:
             return None
-        return self._planned(model, params, context, weigh=False)
+        _check_names(params, found.coupling)
+        scores: Mapping[str, list[float] | None]
+        scores, exact = unweighed_scores(found.shapes, found.coupling.groups, params.criterion), True
+        if params.scope == "global" and params.ratio:
+            scores, exact = sketch.known(
+                (self.name, params.criterion), lambda: _scores_in(sketch, found, params.criterion, context)
+            )
+        try:
+            return Outline(_plan(found, scores, params, context), exact)
+        except InfeasibleCandidate:
+            if exact:
+                raise
+            return None
 
     def plan(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext) -> Plan:
-        return self._planned(model, params, context, weigh=True)
-
-    def _planned(self, model: nn.Module, params: ChannelPruningParams, context: PlanContext, *, weigh: bool) -> Plan:
-        """weigh: whether the units that go are the least important, or the first of those that would."""
-        if params.ratio == 0 and not any(params.group_ratios.values()):
+        if _asks_nothing(params):
             return Plan(technique=self.name)
         key = network_key(model, context.example_inputs)
         found = _PRUNABLE.get(key, lambda: _prunable(model, context.example_inputs))
-        coupling = found.coupling
-        _check_names(params, coupling)
-        multiple = context.profile.channel_multiple
-        scores = (
-            _scores(model, key, coupling, params.criterion, context)
-            if weigh
-            else unweighed_scores(found.shapes, coupling.groups, params.criterion)
-        )
-        removed = _choose(coupling, scores, params, multiple)
-        widths = {
-            group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))]
-            for group in coupling.groups
-        }
-        if not any(removed.values()):
-            raise InfeasibleCandidate(
-                f"channel_pruning removes nothing: every share asked for rounds to whole widths at a channel multiple "
-                f"of {multiple} (units per group: { {root: width for root, (width, _) in widths.items()} })"
-            )
-        slices = removal_edits(found.shapes, coupling.groups, removed)
-        touched = {edit.module for edit in slices}
-        replaced = [selection for selection in found.selections if selection.module in touched]
-        return Plan(
-            technique=self.name,
-            edits=(*(selection.edit for selection in replaced), *slices),
-            options={"selections": {selection.module: list(selection.sources) for selection in replaced}},
-            facts={"units": widths, "refused": dict(coupling.refused)},
-        )
+        _check_names(params, found.coupling)
+        return _plan(found, _scores(model, key, found, params.criterion, context), params, context)
 
     def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
         selections = plan.options.get("selections", {})
@@ -131,7 +128,39 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
             for name, found in selections.items()
             if isinstance(found, list)
         }
-        return apply_edits(model, plan.edits, _selection_filler(sources))
+        edited = apply_edits(model, plan.edits, _selection_filler(sources))
+        for name in sources:
+            edited.get_submodule(name).requires_grad_(False)  # shapes alone, which nothing fills, are frozen as well
+        return edited
+
+
+def _asks_nothing(params: ChannelPruningParams) -> bool:
+    return params.ratio == 0 and not any(params.group_ratios.values())
+
+
+def _plan(
+    found: _Prunable, scores: Mapping[str, list[float] | None], params: ChannelPruningParams, context: PlanContext
+) -> Plan:
+    """Raises InfeasibleCandidate where nothing would go."""
+    coupling, multiple = found.coupling, context.profile.channel_multiple
+    removed = _choose(coupling, scores, params, multiple)
+    widths = {
+        group.root: [len(group.units), len(group.units) - len(removed.get(group.root, ()))] for group in coupling.groups
+    }
+    if not any(removed.values()):
+        raise InfeasibleCandidate(
+            f"channel_pruning removes nothing: every share asked for rounds to whole widths at a channel multiple "
+            f"of {multiple} (units per group: { {root: width for root, (width, _) in widths.items()} })"
+        )
+    slices = removal_edits(found.shapes, coupling.groups, removed)
+    touched = {edit.module for edit in slices}
+    replaced = [selection for selection in found.selections if selection.module in touched]
+    return Plan(
+        technique=ChannelPruning.name,
+        edits=(*(selection.edit for selection in replaced), *slices),
+        options={"selections": {selection.module: list(selection.sources) for selection in replaced}},
+        facts={"units": widths, "refused": dict(coupling.refused)},
+    )
 
 
 @dataclass(frozen=True)
@@ -145,6 +174,7 @@ class _Prunable:
 
 _PRUNABLE: Evidence[_Prunable] = Evidence(capacity=64)
 _SCORES: Evidence[Mapping[str, list[float] | None]] = Evidence(capacity=256)
+_FIGURES: Evidence[Figures] = Evidence(capacity=64)
 
 
 def _prunable(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable:
@@ -152,19 +182,73 @@ def _prunable(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> _Pr
     return _Prunable(selections, shapes_alone(rewritten), couple(rewritten, example_inputs))
 
 
+def _prunable_in(sketch: Sketch, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable | None:
+    """Of the network that `sketch` stands for, carried from its base; None where it cannot be."""
+    key = network_key(sketch.base, example_inputs)
+    of_base = _PRUNABLE.get(key, lambda: _prunable(sketch.base, example_inputs))
+    if not sketch.plans:
+        return of_base
+    gone = {edit.module for edit in sketch.edits if isinstance(edit, ReplaceEdit)}
+    selections = tuple(selection for selection in of_base.selections if selection.module not in gone)
+    shapes = apply_edits(sketch.shapes, [selection.edit for selection in selections])
+    for selection in selections:
+        shapes.get_submodule(selection.module).requires_grad_(False)
+    coupling = coupling_after(of_base.coupling, sketch.edits, shapes)
+    return None if coupling is None else _Prunable(selections, shapes, coupling)
+
+
+def _scores_in(
+    sketch: Sketch, found: _Prunable, criterion: Criterion, context: PlanContext
+) -> tuple[Mapping[str, list[float] | None], bool]:
+    """`unit_scores` of every group by its root, as the base's layers tell them, and whether the weights would say so.
+
+    Of channels that are not in the base, between two factors of a layer, it tells nothing: they are taken to be as
+    important as all others.
+    """
+    base = sketch.base
+    key = network_key(base, context.example_inputs)
+    if not sketch.plans:
+        return _scores(base, key, found, criterion, context), True
+    figures = channels_after(_figures(base, key, criterion, context), sketch.edits)
+    told = {
+        group.root: unit_scores(found.shapes, group, criterion, figures)
+        for group in found.coupling.groups
+        if is_told(found.shapes, group, criterion, figures)
+    }
+    every = torch.tensor([score for scores in told.values() for score in scores or ()], dtype=torch.float64)
+    for group in found.coupling.groups:
+        if group.root not in told:
+            places = (torch.arange(len(group.units), dtype=torch.float64) + 0.5) / len(group.units)
+            told[group.root] = torch.quantile(every, places).tolist() if len(every) else [0.0] * len(group.units)
+    return told, False  # which of equal parts the steps before take is open, and with it what is left
+
+
 def _scores(
-    model: nn.Module, key: Hashable, coupling: Coupling, criterion: Criterion, context: PlanContext
+    model: nn.Module, key: Hashable, found: _Prunable, criterion: Criterion, context: PlanContext
 ) -> Mapping[str, list[float] | None]:
     """`unit_scores` of every group by its root. key: the network's."""
-    examples = context.calibration() if criterion == "taylor" else None
+    figures = _figures(model, key, criterion, context)
+    measured = (key, criterion, *_data_read(criterion, context))
+    return _SCORES.get(
+        measured,
+        lambda: {group.root: unit_scores(found.shapes, group, criterion, figures) for group in found.coupling.groups},
+    )
 
-    def measure() -> Mapping[str, list[float] | None]:
+
+def _figures(model: nn.Module, key: Hashable, criterion: Criterion, context: PlanContext) -> Figures:
+    """`channel_figures` of the network with a convolution in the place of each shortcut. key: the network's."""
+
+    def measure() -> Figures:
         _, rewritten = _rewritten(model, context.example_inputs)
-        effects = {} if examples is None else taylor_effects(rewritten, examples, context.task)
-        return {group.root: unit_scores(rewritten, group, criterion, effects) for group in coupling.groups}
+        groups = _PRUNABLE.get(key, lambda: _prunable(model, context.example_inputs)).coupling.groups
+        effects = taylor_effects(rewritten, context.calibration(), context.task) if criterion == "taylor" else None
+        return channel_figures(rewritten, groups, criterion, effects)
 
-    measured_on = () if examples is None else (examples.digest, type(context.task), context.task.name)
-    return _SCORES.get((key, criterion, *measured_on), measure)
+    return _FIGURES.get((key, criterion, *_data_read(criterion, context)), measure)
+
+
+def _data_read(criterion: Criterion, context: PlanContext) -> tuple[Hashable, ...]:
+    return (context.calibration().digest, type(context.task), context.task.name) if criterion == "taylor" else ()
 
 
 def _rewritten(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[tuple[Selection, ...], nn.Module]:

@@ -189,7 +189,8 @@ class _Joined:
         self.parent[second] = first
 
 
-def _is_producer(module: nn.Module) -> bool:
+def is_producer(module: nn.Module) -> bool:
+    """Whether its output channels are its own: linear layers, and convolutions that are not depthwise."""
     return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not is_depthwise(module))
 
 
@@ -217,7 +218,7 @@ def _trace(
     joined, reasons = _Joined(), dict[Channel, Refusal]()
     order = []
     for module, name in names.items():
-        if not _is_producer(module):
+        if not is_producer(module):
             continue
         order.append(name)
         if module not in graph.module2node:
@@ -256,7 +257,7 @@ def _join_item(
             refusal = Refusal("a free parameter shares its channels")
             reasons.update({(root, "out", index): refusal for index in root_indices})
         return
-    if _is_producer(target):
+    if is_producer(target):
         axis = "out" if item.dependency.handler.__name__ == "prune_out_channels" else "in"
     elif is_depthwise(target) or isinstance(target, _BatchNorm | nn.InstanceNorm1d | nn.InstanceNorm2d):
         axis = "out"

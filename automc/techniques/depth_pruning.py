@@ -26,6 +26,7 @@ from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_
 from automc.techniques.edits import apply_edits, removed
 from automc.techniques.plan import Plan, RemoveEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
+from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 if TYPE_CHECKING:
@@ -92,21 +93,30 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         ]
         return Reach(None, "block", tuple(targets), tuple(blocked))
 
-    def outline(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan | None:
-        """The first blocks of every pool, where those that may go are alike and stand in a row."""
+    def outline(self, sketch: Sketch, params: DepthPruningParams, context: PlanContext) -> Outline | None:
+        """The first blocks of every pool, where those that may go are alike and stand in a row; of others those whose
+        absence costs the base least."""
         if _asks_nothing(params):
-            return Plan(technique=self.name)
-        doomed: list[str] = []
-        for names, count in _wanted(params, _stages_of(model, params, context)):
-            if 0 < count < len(names) and not _interchangeable(model, names):
-                return None
+            return Outline(Plan(technique=self.name))
+        stages = _stages_in(sketch, context)
+        if stages is None:
+            return None
+        _check_asked(params, stages)
+        doomed, exact = list[str](), True
+        for names, count in _wanted(params, stages):
+            if 0 < count < len(names) and not _interchangeable(sketch.shapes, names):
+                exact = not sketch.plans
+                loss = _Losses(sketch.base, context.calibration(), context.task)
+                effects = {block: loss.without(block) for block in names}
+                names = tuple(sorted(names, key=effects.__getitem__))
             doomed += names[:count]
-        return Plan(technique=self.name, edits=tuple(RemoveEdit(module=block) for block in doomed))
+        return Outline(Plan(technique=self.name, edits=tuple(RemoveEdit(module=block) for block in doomed)), exact)
 
     def plan(self, model: nn.Module, params: DepthPruningParams, context: PlanContext) -> Plan:
         if _asks_nothing(params):
             return Plan(technique=self.name)
-        stages = _stages_of(model, params, context)
+        stages = find_stages(model, context.example_inputs)
+        _check_asked(params, stages)
         wanted = _wanted(params, stages)
         blocks = [block for names, count in wanted if count for block in names]
         loss = _Losses(model, context.calibration(), context.task)
@@ -224,16 +234,30 @@ def _asks_nothing(params: DepthPruningParams) -> bool:
     return params.ratio == 0 and not any(params.stage_ratios.values())
 
 
-def _stages_of(model: nn.Module, params: DepthPruningParams, context: PlanContext) -> tuple[Stage, ...]:
-    """The stages of `model`. Raises InfeasibleCandidate where `params` would remove nothing of them."""
-    stages = find_stages(model, context.example_inputs)
+def _check_asked(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
+    """Raises InfeasibleCandidate where `params` would remove nothing of `stages`."""
     if not stages:
         raise InfeasibleCandidate("no block of this network hands its input on when its parameters are zero")
     _check_names(params, stages)
     if not any(count for _, count in _wanted(params, stages)):
         sizes = {stage.name: len(stage.blocks) for stage in stages}
         raise InfeasibleCandidate(f"depth_pruning removes nothing: no share asked for is half a block of {sizes}")
-    return stages
+
+
+def _stages_in(sketch: Sketch, context: PlanContext) -> tuple[Stage, ...] | None:
+    """The stages of the network that `sketch` stands for: those of its base, less what was removed.
+
+    None where blocks of one parent differ in shape, which slices may change.
+    """
+    stages = sketch.known(DepthPruning.name, lambda: find_stages(sketch.base, context.example_inputs))
+    if not sketch.plans:
+        return stages
+    parents = [block.rpartition(".")[0] for stage in stages for block in stage.blocks[:1]]
+    if len(set(parents)) < len(parents):
+        return None
+    gone = {edit.module for edit in sketch.edits if isinstance(edit, RemoveEdit)}
+    left = ((stage.name, tuple(block for block in stage.blocks if block not in gone)) for stage in stages)
+    return tuple(Stage(name if name in parents else blocks[0], blocks) for name, blocks in left if blocks)
 
 
 def _interchangeable(model: nn.Module, blocks: tuple[str, ...]) -> bool:

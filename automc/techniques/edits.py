@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from automc.errors import CompressionError
-from automc.techniques._branching import branched
+from automc.techniques._branching import another, branched
 from automc.techniques.plan import Edit, LayerSpec, QuantiseEdit, RemoveEdit, ReplaceEdit, SliceEdit
 
 
@@ -118,7 +118,7 @@ def build_layers(layers: tuple[LayerSpec, ...], device: torch.device, dtype: tor
 
 
 def _build(spec: LayerSpec, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    layer = shapes_alone(_prototype(spec, dtype))
+    layer = another(_prototype(spec, dtype))
     if device.type != "meta":
         layer = layer.to_empty(device=device)
         with torch.no_grad():
@@ -223,8 +223,11 @@ def _take(module: nn.Module, name: str, axis: int, keep: tuple[int, ...]) -> Non
     tensor = getattr(module, name, None)
     if tensor is None:
         return
-    index = torch.tensor(keep, dtype=torch.long, device=tensor.device)
-    taken = tensor.detach().index_select(axis, index)
+    if tensor.is_meta:
+        extents = [*tensor.shape[:axis], len(keep), *tensor.shape[axis + 1 :]]
+        taken = torch.empty(extents, dtype=tensor.dtype, device="meta")
+    else:
+        taken = tensor.detach().index_select(axis, torch.tensor(keep, dtype=torch.long, device=tensor.device))
     if isinstance(tensor, nn.Parameter):
         setattr(module, name, nn.Parameter(taken, requires_grad=tensor.requires_grad))
     else:

@@ -10,6 +10,7 @@ multiply-accumulates as the one they replace, so that equal shares save alike in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ from automc.techniques._factorising import (
     Factorisation,
     factorisable,
     factorise,
+    outlined,
     snap_rank,
     weights_of,
     write_factors,
@@ -29,6 +31,7 @@ from automc.techniques._factorising import (
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 from automc.techniques.reach import Reach
+from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.1})]
@@ -64,21 +67,31 @@ class LowRank(ModelTechnique[LowRankParams]):
     def plan(self, model: nn.Module, params: LowRankParams, context: PlanContext) -> Plan:
         if params.rank_ratio == 1.0:
             return Plan(technique=self.name)
-        multiple = context.profile.channel_multiple
-
-        def split(dense: Dense) -> Factorisation | None:
-            spatial = params.scheme == "spatial" and not dense.is_pointwise and len(dense.kernel) == 2
-            full = _full_rank(dense, spatial)
-            break_even = dense.macs / _factorisation(dense, 1, spatial).macs
-            rank = snap_rank(
-                params.rank_ratio * min(full, break_even), multiple, lambda rank: rank <= full and rank < break_even
-            )
-            return None if rank is None else _factorisation(dense, rank, spatial)
-
+        split = _splitter(params, context.profile.channel_multiple)
         return factorise(model, context, self.name, split, params.only_if_faster)
+
+    def outline(self, sketch: Sketch, params: LowRankParams, context: PlanContext) -> Outline | None:
+        """Ranks follow from shapes alone."""
+        if params.rank_ratio == 1.0:
+            return Outline(Plan(technique=self.name))
+        split = _splitter(params, context.profile.channel_multiple)
+        return outlined(sketch, context, self.name, split, params.only_if_faster)
 
     def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
         return apply_edits(model, plan.edits, _fill)
+
+
+def _splitter(params: LowRankParams, multiple: int) -> Callable[[Dense], Factorisation | None]:
+    def split(dense: Dense) -> Factorisation | None:
+        spatial = params.scheme == "spatial" and not dense.is_pointwise and len(dense.kernel) == 2
+        full = _full_rank(dense, spatial)
+        break_even = dense.macs / _factorisation(dense, 1, spatial).macs
+        rank = snap_rank(
+            params.rank_ratio * min(full, break_even), multiple, lambda rank: rank <= full and rank < break_even
+        )
+        return None if rank is None else _factorisation(dense, rank, spatial)
+
+    return split
 
 
 def _full_rank(dense: Dense, spatial: bool) -> int:

@@ -18,7 +18,7 @@ from automc.techniques.technique import Technique
 def _modules() -> dict[str, str]:
     """Name -> where to import it from; a technique's file bears its name, so nothing is imported here."""
     package = importlib.import_module("automc.techniques")
-    support = {"technique", "plan", "registry", "edits", "quantspec", "shortcuts", "coupling", "reach"}
+    support = {"technique", "plan", "registry", "edits", "quantspec", "shortcuts", "coupling", "reach", "sketch"}
     found = {
         info.name: f"{package.__name__}.{info.name}"
         for info in pkgutil.iter_modules(package.__path__)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from automc.techniques.plan import Plan
 from automc.techniques.reach import Reach
+from automc.techniques.sketch import Outline, Sketch
 
 if TYPE_CHECKING:
     import onnx
@@ -120,11 +121,12 @@ class ModelTechnique(Technique[P]):
     @abstractmethod
     def plan(self, model: nn.Module, params: P, context: PlanContext) -> Plan: ...
 
-    def outline(self, model: nn.Module, params: P, context: PlanContext) -> Plan | None:
-        """A plan that leaves the very shapes `plan` would, found sooner because nothing is weighed: for screening.
+    def outline(self, sketch: Sketch, params: P, context: PlanContext) -> Outline | None:
+        """A plan that leaves the shapes `plan` would leave of the network `sketch` stands for: for screening.
 
-        Which of equal parts go plays no part in it. None, the default, where the shapes hang on what `plan` finds out.
-        Raises what `plan` would.
+        Found sooner, because no weights of that network are at hand: which of equal parts go plays no part in it, and
+        where the shapes hang on what `plan` would find out, the base is asked instead. None, the default: `plan` is
+        asked, with weights. Raises what `plan` would.
         """
         return None
 

@@ -9,6 +9,7 @@ of Fully-observed Variational Bayesian Matrix Factorization", the empirical one)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from automc.techniques._factorising import (
     Factorisation,
     factorisable,
     factorise,
+    outlined,
     snap_rank,
     weights_of,
     write_factors,
@@ -30,6 +32,7 @@ from automc.techniques._factorising import (
 from automc.techniques.edits import apply_edits
 from automc.techniques.plan import LayerSpec, Plan, ReplaceEdit
 from automc.techniques.reach import Reach
+from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
 RankRatio = Annotated[float, Field(ge=0.1, le=1.0, json_schema_extra={"step": 0.1})]
@@ -75,27 +78,52 @@ class Tucker(ModelTechnique[TuckerParams]):
         return factorisable(model, example_inputs, thinnest)
 
     def plan(self, model: nn.Module, params: TuckerParams, context: PlanContext) -> Plan:
-        if params.ranks == "ratio" and params.rank_ratio == 1.0:
+        if _asks_nothing(params):
             return Plan(technique=self.name)
-        multiple = context.profile.channel_multiple
 
-        def split(dense: Dense) -> Factorisation | None:
-            if not dense.kernel or dense.is_pointwise:
-                return None
-            weight, _ = weights_of(model.get_submodule(dense.name))
-            wanted_out, wanted_in = wanted_ranks(weight, params)
-            into = snap_rank(wanted_in, multiple, lambda rank: rank <= dense.in_channels) or dense.in_channels
-            out = snap_rank(
-                wanted_out,
-                multiple,
-                lambda rank: rank <= dense.out_channels and _factorisation(dense, rank, into).macs < dense.macs,
-            )
-            return None if out is None else _factorisation(dense, out, into)
+        def wanted(dense: Dense) -> tuple[float, float]:
+            return wanted_ranks(weights_of(model.get_submodule(dense.name))[0], params)
 
+        split = _splitter(wanted, context.profile.channel_multiple)
         return factorise(model, context, self.name, split, params.only_if_faster)
+
+    def outline(self, sketch: Sketch, params: TuckerParams, context: PlanContext) -> Outline | None:
+        """Ranks that are shares follow from shapes alone; energies and VBMF read the weights."""
+        if _asks_nothing(params):
+            return Outline(Plan(technique=self.name))
+        if params.ranks != "ratio":
+            return None
+
+        def wanted(dense: Dense) -> tuple[float, float]:
+            return params.rank_ratio * dense.out_channels, params.rank_ratio * dense.in_channels
+
+        split = _splitter(wanted, context.profile.channel_multiple)
+        return outlined(sketch, context, self.name, split, params.only_if_faster)
 
     def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
         return apply_edits(model, plan.edits, _fill)
+
+
+def _asks_nothing(params: TuckerParams) -> bool:
+    return params.ranks == "ratio" and params.rank_ratio == 1.0
+
+
+def _splitter(wanted: Callable[[Dense], tuple[float, float]], multiple: int) -> Callable[[Dense], Factorisation | None]:
+    """wanted: ranks of the output and the input mode, before they are snapped to widths of the profile."""
+
+    def split(dense: Dense) -> Factorisation | None:
+        if not dense.kernel or dense.is_pointwise:
+            return None
+        wanted_out, wanted_in = wanted(dense)
+        into = snap_rank(wanted_in, multiple, lambda rank: rank <= dense.in_channels) or dense.in_channels
+        out = snap_rank(
+            wanted_out,
+            multiple,
+            lambda rank: rank <= dense.out_channels and _factorisation(dense, rank, into).macs < dense.macs,
+        )
+        return None if out is None else _factorisation(dense, out, into)
+
+    return split
 
 
 def _factorisation(dense: Dense, out: int, into: int) -> Factorisation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,10 +25,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from torch import nn
 
+from automc.candidate import Step
 from automc.cost.graph import graph_from_trace
 from automc.errors import InfeasibleCandidate
 from automc.export import check_parity, compare, export_onnx, run_onnx
-from automc.pipeline import replay
+from automc.pipeline import replay, sketch_of, sketched
 from automc.recovery.recipe import Recipe
 from automc.recovery.training import RecoveryContext
 from automc.techniques.plan import Plan
@@ -213,13 +215,47 @@ class TestModel:
             assert all(tensor.is_meta for tensor in meta.values())
 
     def test_an_outline_leaves_the_kernels_that_the_plan_leaves(self, name: str, network_name: str) -> None:
-        technique, model = get_technique(name), network(network_name)
+        technique, base = get_technique(name), sketch_of(network(network_name))
         assert isinstance(technique, ModelTechnique)
         for found in planned(name, network_name):
-            outline = technique.outline(model, found.params, context(data=False, cost=weights_cost))
+            outline = technique.outline(base, found.params, context(cost=weights_cost))
             if outline is not None:
-                outlined = technique.apply(network(network_name).to("meta"), outline)
-                assert kernels(outlined) == kernels(found.changed)
+                assert outline.exact  # all that is important in the base can be asked
+                assert kernels(technique.apply(base.shapes, outline.plan)) == kernels(found.changed)
+
+    @pytest.mark.parametrize("second", OF_PHASE[Phase.MODEL])
+    def test_an_exact_outline_after_another_step_leaves_the_kernels_that_the_chain_leaves(
+        self, name: str, second: str, network_name: str
+    ) -> None:
+        following = get_technique(second)
+        for first in planned(name, network_name)[:3]:
+            step = Step.of(name, **first.params.model_dump(exclude_defaults=True))
+            before = sketched(sketch_of(network(network_name)), step, context(cost=weights_cost))
+            if before is None or following.refuses(first.changed) is not None:
+                continue
+            assert frozen(before.shapes) == frozen(first.changed)
+            for params in settings(following):
+                after_step = Step.of(second, **params.model_dump(exclude_defaults=True))
+                try:
+                    after = sketched(before, after_step, context(cost=weights_cost))
+                except InfeasibleCandidate as error:
+                    with pytest.raises(
+                        InfeasibleCandidate, match=re.escape(error.message.split(" (")[0].split(": ")[0])
+                    ):
+                        following.plan(first.changed, params, context(cost=weights_cost))
+                    continue
+                if after is None:
+                    continue
+                plan = following.plan(first.changed, params, context(cost=weights_cost))
+                chained = following.apply(first.changed, plan)
+                if after.exact:
+                    assert kernels(after.shapes) == kernels(chained)
+                else:
+                    assert kernels(after.shapes) != kernels(first.changed)
+
+
+def frozen(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def kernels(model: nn.Module) -> list[object]:

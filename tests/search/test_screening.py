@@ -9,12 +9,17 @@ from digits_evaluator import SmallDigits, evaluator_in
 from made_up_device import save_made_up
 from torch import nn
 
+from automc import pipeline
 from automc.candidate import Candidate, Step
+from automc.constraints import Limit
 from automc.cost.graph import graph_from_trace
 from automc.cost.kernels import KernelGraph, Precision
 from automc.cost.predictor import Costs, Estimate, load_predictor
 from automc.evaluate import Evaluator, Job
 from automc.search.screening import Screener
+from automc.techniques.sketch import Sketch
+from automc.techniques.technique import PlanContext
+from automc.trial import Metric
 
 SPLIT, INT8 = Step.of("low_rank", rank_ratio=0.3), Step.of("int8_ptq")
 FLOAT, INTEGER = Candidate((SPLIT,)), Candidate((SPLIT, INT8))
@@ -127,3 +132,36 @@ def test_candidates_that_differ_in_recovery_alone_are_priced_once(evaluator: Eva
     assert answers[0].costs is not None
     assert answers[0].costs == answers[1].costs == answers[2].costs
     assert len(asked) == 2  # once in float, once in int8
+
+
+HANGS_ON_WEIGHTS = Candidate(
+    (Step.of("low_rank", rank_ratio=0.5, only_if_faster=False), Step.of("channel_pruning", ratio=0.5, scope="global"))
+)
+
+
+def test_shapes_that_hang_on_weights_are_estimated_and_refused_only_after_they_were_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = evaluator_in(tmp_path)
+    made.predictor = ByPrecision()  # type: ignore[assignment]
+    weighed: list[str] = []
+    honest = pipeline.sketch_planned
+
+    def noted(model: nn.Module, step: Step, context: PlanContext) -> Sketch:
+        weighed.append(step.technique)
+        return honest(model, step, context)
+
+    monkeypatch.setattr(pipeline, "sketch_planned", noted)
+    needed = frozenset[Metric]({"latency_ms"})
+    (estimated,) = Screener(made, (), 0, needed)([HANGS_ON_WEIGHTS])
+    assert estimated.costs is not None
+    assert not estimated.exact
+    assert weighed == []
+    (refused,) = Screener(made, (Limit("latency_ms", 1e-6),), 0, needed)([HANGS_ON_WEIGHTS])
+    assert weighed == ["channel_pruning"]
+    assert refused.exact
+    assert refused.failure is not None
+    assert refused.failure.kind == "screened"
+    evaluated = made.evaluate(Job(HANGS_ON_WEIGHTS, rung=0, seed=0, steps=0))
+    assert refused.costs is not None
+    assert refused.costs.latency_ms.value == evaluated["latency_ms"].value

@@ -2,16 +2,26 @@
 
 import pytest
 import torch
-from example_networks import LeNet, OptionAResNet, context, network
+from example_networks import NETWORKS, LeNet, OptionAResNet, context, network
 from pydantic import ValidationError
 from torch import nn
 
+from automc.candidate import Step
 from automc.errors import InfeasibleCandidate
-from automc.techniques.channel_pruning import ChannelPruning, ChannelPruningParams, snap_width
+from automc.pipeline import apply, sketch_planned
+from automc.techniques.channel_pruning import (
+    ChannelPruning,
+    ChannelPruningParams,
+    _Prunable,
+    _prunable,
+    _prunable_in,
+    snap_width,
+)
 from automc.techniques.plan import Plan, ReplaceEdit, SliceEdit
 from automc.techniques.technique import PlanContext
 
 PRUNING = ChannelPruning()
+PICTURES = (torch.zeros(1, 3, 32, 32),)
 
 
 def plan(model: nn.Module, where: PlanContext | None = None, **params: object) -> Plan:
@@ -164,3 +174,37 @@ def test_ratios_out_of_range_are_refused(params: dict[str, object]) -> None:
 def test_a_network_of_one_layer_is_refused() -> None:
     assert PRUNING.refuses(nn.Sequential(nn.Linear(3, 3))) is not None
     assert PRUNING.refuses(OptionAResNet()) is None
+
+
+def described(found: _Prunable) -> set[tuple[str, tuple[str, ...], frozenset[object]]]:
+    """Every group by its root, producers and units, whatever the order of units."""
+    return {
+        (group.root, group.producers, frozenset(frozenset(unit.members.items()) for unit in group.units))
+        for group in found.coupling.groups
+    }
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.of("channel_pruning", ratio=0.5),
+        Step.of("channel_pruning", ratio=0.4, scope="global"),
+        Step.of("depth_pruning", ratio=0.5),
+        Step.of("low_rank", rank_ratio=0.4, only_if_faster=False),
+        Step.of("tucker", rank_ratio=0.4, only_if_faster=False),
+    ],
+    ids=lambda step: f"{step.technique}-{step.params.get('scope', '')}",
+)
+def test_coupling_carried_through_a_plan_is_that_of_the_network_it_leaves(name: str, step: Step) -> None:
+    model = network(name)
+    try:
+        carried = _prunable_in(sketch_planned(model, step, context()), PICTURES)
+    except InfeasibleCandidate:
+        pytest.skip(f"{step.technique} has nothing to do on this network")
+    left = _prunable(apply(model, (step,), context(), None, 0).model, PICTURES)
+    if carried is None:
+        assert name == "depthwise"  # its grouped convolution was sliced: it is asked anew
+        return
+    assert described(carried) == described(left)
+    assert [one.module for one in carried.selections] == [one.module for one in left.selections]

@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from example_networks import context, network
 from torch import nn
 
+from automc.candidate import Step
 from automc.errors import InfeasibleCandidate
+from automc.pipeline import sketch_of, sketched
 from automc.techniques._probing import zeroed_copy
 from automc.techniques.depth_pruning import DepthPruning, DepthPruningParams, Stage, find_stages
 from automc.techniques.edits import set_module
 from automc.techniques.plan import Plan, RemoveEdit
+from automc.techniques.sketch import Outline
 
 PRUNING = DepthPruning()
 PICTURE = (torch.zeros(1, 3, 32, 32),)
@@ -116,18 +119,46 @@ def test_removing_a_block_equals_zeroing_its_parameters(block: str) -> None:
         assert torch.equal(smaller(noise), model(noise))
 
 
-def test_an_outline_weighs_nothing_where_the_blocks_are_alike_and_says_nothing_where_they_are_not() -> None:
+def outlined(model: nn.Module, **params: object) -> Outline:
+    """Without data, so that nothing can be weighed."""
+    found = PRUNING.outline(sketch_of(model), DepthPruningParams.model_validate(params), context(data=False))
+    assert found is not None
+    return found
+
+
+def test_an_outline_weighs_nothing_where_the_blocks_are_alike_and_asks_the_base_where_they_are_not() -> None:
     model = network("residual")
-    half = PRUNING.outline(model, DepthPruningParams(stage_ratios={"layer1": 0.5}), context(data=False))
-    assert half is not None
-    assert removed(half) == ["layer1.0"]  # whichever of the two the loss misses least: they are alike
-    assert PRUNING.outline(model, DepthPruningParams(ratio=0.5, scope="global"), context(data=False)) is None
-    everything = PRUNING.outline(model, DepthPruningParams(ratio=0.8), context(data=False))
-    assert everything is not None
-    assert len(removed(everything)) == 4
+    half = outlined(model, stage_ratios={"layer1": 0.5})
+    assert half.exact
+    assert removed(half.plan) == ["layer1.0"]  # whichever of the two the loss misses least: they are alike
+    assert len(removed(outlined(model, ratio=0.8).plan)) == 4
+    params = DepthPruningParams(ratio=0.5, scope="global")
+    weighed = PRUNING.outline(sketch_of(model), params, context())
+    assert weighed is not None
+    assert weighed.exact
+    assert set(removed(weighed.plan)) == set(removed(PRUNING.plan(model, params, context())))
+    with pytest.raises(AssertionError, match="data"):
+        outlined(model, ratio=0.5, scope="global")
     model.layer1[0].conv1.stride = (1, 2)  # no longer alike
     model.layer1[0].conv1.padding = (1, 17)
-    assert PRUNING.outline(model, DepthPruningParams(stage_ratios={"layer1": 0.5}), context(data=False)) is None
+    with pytest.raises(AssertionError, match="data"):
+        outlined(model, stage_ratios={"layer1": 0.5})
+
+
+def test_after_another_step_the_base_says_which_blocks_go_and_the_outline_says_that_it_was_asked() -> None:
+    model = network("residual")
+    right = context(teacher=model)
+    narrower = sketched(sketch_of(model), Step.of("channel_pruning", ratio=0.5), right)
+    assert narrower is not None
+    assert narrower.exact
+    shorter = sketched(narrower, Step.of("depth_pruning", ratio=0.3, scope="global"), right)
+    assert shorter is not None
+    assert not shorter.exact
+    on_the_base = PRUNING.plan(model, DepthPruningParams(ratio=0.3, scope="global"), right)
+    assert removed(shorter.plans[-1]) == removed(on_the_base)
+    again = sketched(shorter, Step.of("depth_pruning", ratio=0.8), right)
+    assert again is not None
+    assert not set(removed(again.plans[-1])) & set(removed(shorter.plans[-1]))  # what is gone goes no second time
 
 
 def test_per_stage_drops_the_share_of_every_stage_and_global_of_all() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from automc.export import check_parity, export_onnx
 from automc.pipeline import replay
-from automc.techniques._importance import Criterion, taylor_effects, unit_scores
+from automc.techniques._importance import Criterion, channel_figures, taylor_effects, unit_scores
 from automc.techniques.channel_pruning import ChannelPruning, ChannelPruningParams
 from automc.techniques.coupling import Group, couple, removal_edits
 from automc.techniques.depth_pruning import DepthPruning, DepthPruningParams, find_stages
@@ -95,9 +95,10 @@ def test_what_a_criterion_calls_unimportant_is_missed_less_than_what_it_calls_im
     inner = [group for group in couple_inner(model, work) if group.root.endswith(".conv1")]
     assert len(inner) == 9
     effects = taylor_effects(copy.deepcopy(model), work.split("calibration"), work.task)
+    figures = channel_figures(model, inner, criterion, effects)
     lowest, highest = {}, {}
     for group in inner:
-        scores = unit_scores(model, group, criterion, effects)
+        scores = unit_scores(model, group, criterion, figures)
         assert scores is not None
         order = sorted(range(len(scores)), key=scores.__getitem__)
         lowest[group.root], highest[group.root] = order[: len(order) // 4], order[-len(order) // 4 :]
