@@ -6,7 +6,6 @@ On the meta device nothing is ever written into a tensor, so what is not edited 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from types import BuiltinFunctionType, FunctionType
 from weakref import WeakKeyDictionary
@@ -47,7 +46,7 @@ def _can_share(model: nn.Module) -> bool:
 def another(leaf: nn.Module) -> nn.Module:
     """A copy, with parameters of its own, of one of torch's layers that is on the meta device and holds no others."""
     made = object.__new__(type(leaf))
-    made.__dict__ = {key: copy.copy(value) if isinstance(value, dict) else value for key, value in vars(leaf).items()}
+    made.__dict__ = {key: value.copy() if isinstance(value, dict) else value for key, value in vars(leaf).items()}
     for name, parameter in leaf._parameters.items():
         if parameter is not None:
             shape = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
@@ -64,7 +63,7 @@ def _branch(module: nn.Module, own: set[int], made: dict[int, nn.Module]) -> nn.
     if changed or id(module) in own:
         result = object.__new__(type(module))
         result.__dict__ = {
-            key: copy.copy(value) if isinstance(value, dict | set | list) else value
+            key: value.copy() if isinstance(value, dict | set | list) else value
             for key, value in module.__dict__.items()
         }
         result._modules.update(children)

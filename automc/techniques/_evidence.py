@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from automc.techniques.sketch import Sketch
     from automc.workloads.workload import Examples, Task
 
 T = TypeVar("T")
@@ -35,6 +36,11 @@ def network_key(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> H
         for item in example_inputs
     )
     return (modules, weights_digest(model), frozen, inputs)
+
+
+def base_key(sketch: Sketch, example_inputs: tuple[torch.Tensor, ...]) -> Hashable:
+    """`network_key` of the base of `sketch`."""
+    return sketch.origin.known("network_key", lambda: network_key(sketch.base, example_inputs))
 
 
 def structure_key(module: nn.Module) -> Hashable:

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from automc.errors import InfeasibleCandidate, UnseenOperatorError
 from automc.sources import forward_site
-from automc.techniques._evidence import Evidence, network_key
+from automc.techniques._evidence import Evidence, base_key, network_key
 from automc.techniques._probing import RUN_FAILURES, probe_inputs, record_calls, run
 from automc.techniques.edits import apply_edits, channels, shapes_alone
 from automc.techniques.plan import Edit, LayerSpec, Plan, RemoveEdit, ReplaceEdit
@@ -213,7 +213,7 @@ def outlined(
     """`factorise` on the network that `sketch` stands for; `factorise_one` reads no weights, so that it is exact."""
     _check_priced(context, technique, only_if_faster)
     base, inputs = sketch.base, context.example_inputs
-    key = network_key(base, inputs)
+    key = base_key(sketch, inputs)
     called = _LAYERS.get(key, lambda: dense_layers(base, inputs))
     halves = [_in_two(layer) for layer in called]
     free = _UNREAD.get((key, _ways(halves)), lambda: _unread(base, halves, inputs))

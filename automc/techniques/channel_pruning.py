@@ -22,7 +22,7 @@ from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import Site
 from automc.techniques._carrying import channels_after, coupling_after
-from automc.techniques._evidence import Evidence, network_key
+from automc.techniques._evidence import Evidence, base_key, network_key
 from automc.techniques._importance import (
     Criterion,
     Figures,
@@ -184,7 +184,7 @@ def _prunable(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> _Pr
 
 def _prunable_in(sketch: Sketch, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable | None:
     """Of the network that `sketch` stands for, carried from its base; None where it cannot be."""
-    key = network_key(sketch.base, example_inputs)
+    key = base_key(sketch, example_inputs)
     of_base = _PRUNABLE.get(key, lambda: _prunable(sketch.base, example_inputs))
     if not sketch.plans:
         return of_base
@@ -206,7 +206,7 @@ def _scores_in(
     important as all others.
     """
     base = sketch.base
-    key = network_key(base, context.example_inputs)
+    key = base_key(sketch, context.example_inputs)
     if not sketch.plans:
         return _scores(base, key, found, criterion, context), True
     figures = channels_after(_figures(base, key, criterion, context), sketch.edits)
@@ -318,7 +318,7 @@ def _choose(
             continue
         scored = True
         removed[group.root] = []
-        for positions in group.classes():
+        for positions in group.classes:
             ratio = params.group_ratios.get(group.root, params.ratio)
             if group in pooled:
                 ratio = sum((group.root, position) in doomed for position in positions) / len(positions)

@@ -12,6 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -59,6 +60,7 @@ class Group:
         """Modules whose `axis` the group's channels are on, sorted."""
         return tuple(sorted({name for unit in self.units for name, at in unit.members if at == axis}))
 
+    @cached_property
     def classes(self) -> tuple[tuple[int, ...], ...]:
         """Positions of units that touch the same modules alike; a width is snapped within each class."""
         found: dict[tuple[object, ...], list[int]] = defaultdict(list)

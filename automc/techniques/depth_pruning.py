@@ -106,7 +106,7 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         for names, count in _wanted(params, stages):
             if 0 < count < len(names) and not _interchangeable(sketch.shapes, names):
                 exact = not sketch.plans
-                loss = _Losses(sketch.base, context.calibration(), context.task)
+                loss = sketch.origin.known("losses", lambda: _Losses(sketch.base, context.calibration(), context.task))
                 effects = {block: loss.without(block) for block in names}
                 names = tuple(sorted(names, key=effects.__getitem__))
             doomed += names[:count]
@@ -249,7 +249,7 @@ def _stages_in(sketch: Sketch, context: PlanContext) -> tuple[Stage, ...] | None
 
     None where blocks of one parent differ in shape, which slices may change.
     """
-    stages = sketch.known(DepthPruning.name, lambda: find_stages(sketch.base, context.example_inputs))
+    stages = sketch.origin.known(DepthPruning.name, lambda: find_stages(sketch.base, context.example_inputs))
     if not sketch.plans:
         return stages
     parents = [block.rpartition(".")[0] for stage in stages for block in stage.blocks[:1]]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -40,8 +41,8 @@ def apply_edits(model: nn.Module, edits: Iterable[Edit], fill: Fill | None = Non
     """
     edits = tuple(edits)
     edited = _copied(model, edits)
-    tensors = (tensor for tensor in edited.state_dict().values() if tensor.is_floating_point())
-    reference = next(tensors, torch.empty(0))
+    held = chain(edited.parameters(), edited.buffers())
+    reference = next((tensor for tensor in held if tensor.is_floating_point()), torch.empty(0))
     device, dtype = reference.device, reference.dtype
     for edit in edits:
         match edit:

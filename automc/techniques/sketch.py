@@ -35,7 +35,13 @@ class Sketch:
     plans: tuple[Plan, ...]
     shapes: nn.Module
     exact: bool = True
+    _origin: Sketch | None = field(default=None, repr=False)
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def origin(self) -> Sketch:
+        """Of the base itself: what is found out about that is kept there, for all that follow from it."""
+        return self._origin or self
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -50,4 +56,4 @@ class Sketch:
 
     def then(self, outline: Outline, shapes: nn.Module) -> Sketch:
         """The sketch after one more plan, which leaves `shapes`."""
-        return Sketch(self.base, (*self.plans, outline.plan), shapes, self.exact and outline.exact)
+        return Sketch(self.base, (*self.plans, outline.plan), shapes, self.exact and outline.exact, self.origin)
