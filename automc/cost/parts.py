@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +15,19 @@ if TYPE_CHECKING:
     from automc.cost.predictor import Costs
     from automc.techniques.plan import LayerSpec
 
+_Part = tuple["Precision", "tuple[LayerSpec, ...]", tuple[int, ...]]
+"""Layers in sequence on an input of a shape."""
+
 Kernels = Callable[["nn.Module", "tuple[torch.Tensor, ...]", "Precision"], "KernelGraph"]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What a network moves, and the prices of layers beside it."""
+
+    weight_bytes: int
+    peak_activation_bytes: int
+    prices: dict[_Part, float] = field(default_factory=dict)
 
 
 class PartPrices:
@@ -23,9 +36,8 @@ class PartPrices:
     def __init__(self, kernels: Kernels, predict: Callable[[KernelGraph], Costs]) -> None:
         self._kernels = kernels
         self._predict = predict
-        self._alone: dict[tuple[Precision, tuple[LayerSpec, ...], tuple[int, ...]], KernelGraph] = {}
-        self._whole: tuple[nn.Module, Precision, KernelGraph] | None = None
-        self._prices: dict[tuple[Precision, tuple[LayerSpec, ...], tuple[int, ...]], float] = {}
+        self._alone: dict[_Part, KernelGraph] = {}
+        self._wholes: WeakKeyDictionary[nn.Module, dict[Precision, _Whole]] = WeakKeyDictionary()
 
     def milliseconds(
         self,
@@ -43,16 +55,17 @@ class PartPrices:
         known = (precision, layers, shape)
         if known not in self._alone:
             self._alone[known] = self._lowered(layers, shape, precision)
-        if self._whole is None or self._whole[0] is not network or self._whole[1] != precision:
-            self._whole = (network, precision, self._kernels(network, inputs, precision))
-            self._prices = {}
-        if known not in self._prices:
-            whole = self._whole[2]
+        of_network = self._wholes.setdefault(network, {})
+        if precision not in of_network:
+            graph = self._kernels(network, inputs, precision)
+            of_network[precision] = _Whole(graph.weight_bytes, graph.peak_activation_bytes)
+        whole = of_network[precision]
+        if known not in whole.prices:
             among = replace(
                 self._alone[known], weight_bytes=whole.weight_bytes, peak_activation_bytes=whole.peak_activation_bytes
             )
-            self._prices[known] = self._predict(among).latency_ms.value
-        return self._prices[known]
+            whole.prices[known] = self._predict(among).latency_ms.value
+        return whole.prices[known]
 
     def _lowered(self, layers: tuple[LayerSpec, ...], shape: tuple[int, ...], precision: Precision) -> KernelGraph:
         import torch

@@ -102,16 +102,10 @@ def targets(model: onnx.ModelProto) -> Targets:
     of rank known here, is treated as its role says; element-wise operators with a constant operand stay float.
     The result of a Gemm or MatMul that only the caller reads stays float: the runtime has a kernel for that.
     """
-    import onnx
 
     formed = integer_form(model)
     graph = formed.graph
-    inferred = onnx.shape_inference.infer_shapes(formed).graph
-    whole = {
-        value.name
-        for value in (*inferred.value_info, *inferred.input, *inferred.output)
-        if value.type.tensor_type.elem_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT)
-    }
+    whole = _not_of_floats(formed)
     constants = {tensor.name for tensor in graph.initializer}
     readers = _readers(graph)
     outputs = {value.name for value in graph.output}
@@ -154,6 +148,27 @@ def targets(model: onnx.ModelProto) -> Targets:
         axes.setdefault(name, set()).add(axis)
     shared = tuple((name, axis if len(axes[name]) == 1 else None, node) for name, axis, node in weights)
     return Targets(tuple(wanted), followers, shared, tuple(integer), tuple(left))
+
+
+_OF_FLOATS = QUANTISED_OPS | FOLDED_ACTIVATIONS | FOLLOWING_OPS | {"ReduceMean", "Softmax", "LayerNormalization"}
+"""Operators whose first result is of the type of their first input."""
+
+
+def _not_of_floats(model: onnx.ModelProto) -> set[str]:
+    """Tensors known to hold anything but floats: arithmetic on shapes."""
+    import onnx
+
+    plain = {onnx.TensorProto.UNDEFINED, onnx.TensorProto.FLOAT}
+    others = {tensor.name for tensor in model.graph.initializer if tensor.data_type not in plain}
+    others |= {value.name for value in model.graph.input if value.type.tensor_type.elem_type not in plain}
+    if all(
+        node.op_type in _OF_FLOATS and len(node.output) == 1 and node.input[0] not in others
+        for node in model.graph.node
+    ):
+        return set()  # inference takes 4 ms and more, and would find nothing
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type not in plain}
 
 
 def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
