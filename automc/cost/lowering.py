@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
@@ -210,6 +211,7 @@ def depth_first(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     return order
 
 
+@cache
 def block_size() -> int:
     """Channels per block of the runtime's blocked layout on this host: 16 with AVX-512, else 8."""
     flags = Path("/proc/cpuinfo")

@@ -6,7 +6,8 @@ its kernels by the shapes it works on. A network of a known structure whose kern
 any other is lowered in full, and learnt from. What two lowerings say differently of one key is never recalled again.
 
 A structure is the operators, how they are wired, and every extent as far as the runtime may decide by it: below a block
-of 16 by its value, from there on by the powers of two it holds; and, where operators compare extents, which are equal.
+of its layout (16 with AVX-512, else 8) by its value, from there on by the powers of two up to a block that divide it;
+and, where operators compare extents, which are equal.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from automc.cost.graph import graph_from_trace, operators_of_recording
 from automc.cost.kernels import KernelGraph, KernelRow, Precision
-from automc.cost.lowering import Level, Lowered, lowered, optimised, plain_name
+from automc.cost.lowering import Level, Lowered, block_size, lowered, optimised, plain_name
 from automc.cost.shapes import Node, Tensor
 from automc.profiles import Int8Facts
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from automc.cost.recording import Recording, Shape
 
-_BLOCK = 16
 _WIDTHS = frozenset({"group", "channels"})
 """Attributes that name a width: the shapes beside them say it as well."""
 
@@ -147,9 +147,10 @@ def structure_of(recording: Recording) -> Hashable:
 
 def _kind_of(extent: int | bytes) -> Hashable:
     """An extent as far as a blocked or vectorised kernel may be chosen by it; anything else as it is."""
-    if not isinstance(extent, int) or abs(extent) < _BLOCK:
+    block = block_size()
+    if not isinstance(extent, int) or abs(extent) < block:
         return extent
-    return ("beyond", gcd(extent, _BLOCK), extent > 0)
+    return ("beyond", gcd(extent, block), extent > 0)
 
 
 def _equal_extents(node: onnx.NodeProto, recording: Recording, outputs: Sequence[Shape]) -> Hashable:
