@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional
 
 from automc.cost.recorder import Recorder
-from automc.cost.recording import ZEROS
 from automc.cost.shapes import broadcast
 from automc.errors import UnseenOperatorError
 
@@ -62,8 +61,7 @@ def _convolution(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch
     if min(spatial) < 1:
         return None
     out = made((data.shape[0], weight.shape[0], *spatial), data)
-    channels = weight.shape[0]  # a convolution without a bias gets one of zeros, shared by all of a size
-    shift = recorder.name(bias) if bias is not None else recorder.weight(f"{ZEROS}{channels}", (channels,))
+    shift = recorder.name(bias) if bias is not None else recorder.no_bias(weight.shape[0])
     convolution(recorder, data, weight, shift, stride, padding, dilation, groups, out)
     return out
 

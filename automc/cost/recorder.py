@@ -33,6 +33,7 @@ class Recorder:
         self._roots: dict[int, int] = {}
         self._weights: dict[str, tuple[tuple[int, ...], int]] = {}
         self._literals: dict[tuple[object, ...], str] = {}
+        self._no_bias: dict[int, str] = {}
         self._literal_protos: list[onnx.TensorProto] = []
         self._kept: list[torch.Tensor] = []
         self._twins: dict[int, torch.Tensor] = {}
@@ -85,6 +86,14 @@ class Recorder:
         """An initialiser of that shape; its values are made up."""
         self._weights[name] = (shape, dtype)
         return name
+
+    def no_bias(self, channels: int) -> str:
+        """The bias of zeros that a convolution without one is exported with, shared by all of a size.
+
+        Named by the order in which sizes come, so that networks of other widths name theirs alike.
+        """
+        name = self._no_bias.setdefault(channels, f"{ZEROS}{len(self._no_bias)}")
+        return self.weight(name, (channels,))
 
     def zeros(self, tensor: torch.Tensor) -> None:
         """`tensor` is a constant of zeros."""
