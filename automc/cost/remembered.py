@@ -13,7 +13,7 @@ and, where operators compare extents, which are equal.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ _ONLY_WIDTHS_COUNT = frozenset({"Conv", "Gemm", "MatMul", "BatchNormalization", 
 
 @dataclass(frozen=True)
 class _Known:
-    """One kernel: its row, what it puts out, and its constants by their position among its inputs."""
+    """One kernel: its row without a name, what it puts out, and its constants by their position among its inputs."""
 
     row: KernelRow
     outputs: tuple[Tensor | None, ...]
@@ -93,7 +93,7 @@ class Lowerings:
             known = self._kernels.get(key)
             if known is None or key in self._unsure:
                 return None
-            rows.append(known.row)
+            rows.append(replace(known.row, name=row.name))
             for names, found in ((node.outputs, known.outputs), (node.inputs, known.constants)):
                 tensors.update({name: tensor for name, tensor in zip(names, found, strict=True) if tensor is not None})
         return Lowered(
@@ -108,7 +108,7 @@ class Lowerings:
         for node, row in zip(full.nodes, full.rows, strict=True):
             kernel = (read_as, _kernel_key(node, row, full.tensors, full.weights, recording, owned))
             known = _Known(
-                row,
+                replace(row, name=""),
                 tuple(full.tensors.get(name) if name else None for name in node.outputs),
                 tuple(full.tensors[name] if name in full.weights else None for name in node.inputs),
             )
@@ -188,7 +188,7 @@ def _kernel_key(
     )
     attributes = tuple(sorted((name, value) for name, value in node.attributes.items() if name not in _WIDTHS))
     traced = _traced_outputs(node, recording)
-    return (node.op, node.domain, row.name, row.layout, row.fused, attributes, given, traced, owned.get(row.name))
+    return (node.op, node.domain, row.layout, row.fused, attributes, given, traced, owned.get(row.name))
 
 
 def _traced_outputs(node: Node, recording: Recording) -> tuple[Shape, ...]:
