@@ -9,6 +9,10 @@ different, and nothing of a candidate is prepared before the clock runs; the cal
   chains   candidates of the search space `cnn` on the same networks: any two structural techniques in any order, any
            knobs, recoveries and int8, as a search asks for them; the first quarter of the time, in which evidence is
            gathered (coupling, gradients, effects of blocks), is shown apart
+
+Shapes that hang on the weights a step before leaves are estimated from the base, as a search does before it refuses a
+candidate. After the clock has stopped WEIGHED of these, evenly drawn, are planned on those weights: how far the two
+latencies are apart.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ from automc.workloads.registry import create_workload
 
 ANCHORS = "nn-Meter about 1 network/s; features precomputed elsewhere 2e5/s"
 GOALS = {"table": 1e4, "rows": 1e4, "widths resnet20": 50.0, "chains resnet20": 50.0}
+WEIGHED = 30
 CELLS = list(product(OPERATIONS, repeat=EDGES))
 
 
@@ -127,13 +132,21 @@ def screened(
         made = evaluator(name, data, Path(folder))
         made.workload.split("calibration")
         screener = Screener(made, (), 0, frozenset({"latency_ms", "energy_mj"}))
-        moments, failed = [], 0
+        moments, failed, estimated = list[float](), 0, list[tuple[Candidate, float]]()
         source = asked(made)
         started = time.perf_counter()
         while time.perf_counter() - started < seconds:
-            (answer,) = screener([next(source)])
+            candidate = next(source)
+            (answer,) = screener([candidate])
             failed += answer.failure is not None
+            if answer.costs is not None and not answer.exact:
+                estimated.append((candidate, answer.costs.latency_ms.value))
             moments.append(time.perf_counter() - started)
+        gaps = []
+        for candidate, said in estimated[:: max(1, len(estimated) // WEIGHED)]:
+            weighed = screener.weighed(candidate)
+            if weighed.costs is not None:
+                gaps.append(abs(said / weighed.costs.latency_ms.value - 1))
     late = [moment for moment in moments if moment > seconds / 4]
     return {
         "candidates": len(moments),
@@ -141,6 +154,8 @@ def screened(
         "per_second": round(len(moments) / moments[-1], 1),
         "per_second_after_a_quarter": round(len(late) / (moments[-1] - seconds / 4), 1),
         "infeasible": failed,
+        "estimated": len(estimated),
+        **({} if not gaps else {"weighed": len(gaps), "median_gap": float(np.median(gaps)), "largest_gap": max(gaps)}),
     }
 
 
@@ -167,14 +182,17 @@ def main(data: str, seconds: float = 30.0, stem: str | None = None) -> None:
 def markdown(found: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> str:
     lines = [
         "# B3: candidates priced a second on one core", "", f"Anchors: {ANCHORS}.", "",
-        "| arm | candidates | s | a second | after the first quarter | first goal | infeasible |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | candidates | s | a second | after the first quarter | first goal | infeasible | estimated "
+        "| gap of the estimate: median, largest |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, arm in found.items():
         goal = f"{GOALS[name]:,.0f}" if name in GOALS else ""
+        gap = f"{arm['median_gap']:.1%}, {arm['largest_gap']:.1%} (n={arm['weighed']})" if "weighed" in arm else ""
         lines.append(
             f"| {name} | {arm['candidates']:,} | {arm['seconds']} | {arm['per_second']:,} "
-            f"| {arm.get('per_second_after_a_quarter', '')} | {goal} | {arm.get('infeasible', '')} |"
+            f"| {arm.get('per_second_after_a_quarter', '')} | {goal} | {arm.get('infeasible', '')} "
+            f"| {arm.get('estimated', '')} | {gap} |"
         )
     lines += ["", "Conditions: " + ", ".join(f"{key} {value}" for key, value in conditions.items()) + "."]
     return "\n".join([*lines, "", "How: " + str(__doc__).split("\n\n", 1)[1].strip()]) + "\n"

@@ -80,6 +80,11 @@ class Screener:
         with one_thread():  # as on workers: evidence gathered here must be to the bit what a worker would gather
             return [self._screen(candidate) for candidate in candidates]
 
+    def weighed(self, candidate: Candidate) -> Screened:
+        """The answer on the weights that every step leaves, whatever that takes: always exact."""
+        with one_thread():
+            return self._judge(candidate, weighed=True)
+
     def _screen(self, candidate: Candidate) -> Screened:
         if candidate.id not in self._answers:
             answer = self._judge(candidate, weighed=False)
