@@ -58,25 +58,36 @@ def fit_few_networks(
     assert best is not None  # SHRINKAGES is not empty
     floor = dict(zip(names, physical(names, design).tolist(), strict=True))
     found = fit(observations, machine, shrinkage=best[1], least=floor)
-    untold = frozenset(
-        name.removesuffix(":macs")
-        for name, least in floor.items()
-        if name.endswith(":macs") and least > 0 and found.coefficients.get(name, 0.0) <= least * (1 + 1e-6)
-    )
-    return FewNetworksFit(found, best[2], best[1], untold)
+    open_ = {name for name, least in floor.items() if 0 < least >= found.coefficients.get(name, 0.0) / (1 + 1e-6)}
+    untold = {name.removesuffix(":macs") for name in open_ if name.endswith(":macs")}
+    if "weights:bytes" not in open_:  # weights that meet one vector are read once and used once: bytes tell nearly all
+        untold -= {kind for kind in untold if ".vector" in kind and _told_by_bytes(kind, observations, machine)}
+    return FewNetworksFit(found, best[2], best[1], frozenset(untold))
+
+
+def _told_by_bytes(kind: str, observations: Sequence[Observation], machine: Machine) -> bool:
+    """Whether there is a network most of whose bytes are weights of that kind."""
+    for observation in observations:
+        rows = observation.graph.rows
+        every = sum(row.bytes_in + row.bytes_out + row.bytes_weights for row in rows)
+        if 2 * sum(row.bytes_weights for row in rows if kernel_class(row, machine) == kind) > every:
+            return True
+    return False
 
 
 def physical(names: Sequence[str], design: np.ndarray) -> np.ndarray:
     """(columns,) milliseconds that a unit of each column takes at least; 0 where nothing is known.
 
-    design: (n, columns) of measured networks over their latencies. Of multiply-accumulates and of weights, the network
-    that gets most of them done in a millisecond says what the device can do, to within MARGIN.
+    design: (n, columns) of measured networks over their latencies. The network that gets most multiply-accumulates done
+    in a millisecond, and the one that moves most bytes, say what the device can do, to within MARGIN: of weights as of
+    any bytes, for networks of convolutions read few weights in a millisecond, however fast the device could.
     """
     products = np.array([name.endswith(":macs") for name in names])
     linear = np.array([name.startswith("matrix") and name.endswith(":macs") for name in names])
+    moved = np.array([name.endswith(":bytes") for name in names])
     weights = np.array([name == "weights:bytes" for name in names])
     least = np.zeros(len(names))
-    for done, bounded in ((products, linear), (weights, weights)):  # every network's convolutions tell their own time
+    for done, bounded in ((products, linear), (moved, weights)):  # every network's convolutions tell their own time
         fastest = float(design[:, done].sum(axis=1).max()) if done.any() else 0.0
         if fastest > 0:
             least[bounded] = 1.0 / (MARGIN * fastest)
