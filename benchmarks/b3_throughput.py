@@ -11,8 +11,8 @@ different, and nothing of a candidate is prepared before the clock runs; the cal
            gathered (coupling, gradients, effects of blocks), is shown apart
 
 Shapes that hang on the weights a step before leaves are estimated from the base, as a search does before it refuses a
-candidate. After the clock has stopped WEIGHED of these, evenly drawn, are planned on those weights: how far the two
-latencies are apart.
+candidate. After the clock has stopped WEIGHED of these, evenly drawn (as many as SECONDS allow), are planned on those
+weights: how far the two latencies are apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from automc.profiles import profile_folder
 from automc.run import ArtifactStore
 from automc.search.screening import Screener
 from automc.space import SearchSpace
-from automc.techniques.channel_pruning import ChannelPruning, _prunable
+from automc.techniques._prunable import prunable
+from automc.techniques.channel_pruning import ChannelPruning
 from automc.techniques.technique import Phase
 from automc.workloads.nasbench201 import EDGES, OPERATIONS, cell_work
 from automc.workloads.registry import create_workload
@@ -99,7 +100,7 @@ def evaluator(name: str, data: Path, folder: Path) -> Evaluator:
 
 
 def widths(made: Evaluator) -> Iterator[Candidate]:
-    found = _prunable(made.base, made.workload.example_inputs())
+    found = prunable(made.base, made.workload.example_inputs())
     roots = [group.root for group in found.coupling.groups]
     rng = np.random.default_rng(0)
     while True:
@@ -142,8 +143,10 @@ def screened(
             if answer.costs is not None and not answer.exact:
                 estimated.append((candidate, answer.costs.latency_ms.value))
             moments.append(time.perf_counter() - started)
-        gaps = []
+        gaps, stopped = list[float](), time.perf_counter()
         for candidate, said in estimated[:: max(1, len(estimated) // WEIGHED)]:
+            if time.perf_counter() - stopped > seconds:
+                break
             weighed = screener.weighed(candidate)
             if weighed.costs is not None:
                 gaps.append(abs(said / weighed.costs.latency_ms.value - 1))

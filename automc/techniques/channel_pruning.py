@@ -8,8 +8,6 @@ channels only come off together (Fang et al. 2023, DepGraph), in coupling.py.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from math import gcd
 from typing import Annotated, Literal
 
@@ -21,22 +19,22 @@ from torch.nn.modules.conv import _ConvNd
 from automc.errors import CompressionError, InfeasibleCandidate
 from automc.nearest import nearest
 from automc.sources import Site
-from automc.techniques._carrying import channels_after, coupling_after
-from automc.techniques._evidence import Evidence, base_key, network_key
-from automc.techniques._importance import (
-    Criterion,
-    Figures,
-    channel_figures,
-    is_told,
-    taylor_effects,
-    unit_scores,
-    unweighed_scores,
+from automc.techniques._evidence import network_key
+from automc.techniques._importance import Criterion, unweighed_scores
+from automc.techniques._prunable import (
+    Prunable,
+    Scores,
+    known_prunable,
+    prunable_in,
+    rewritten_shortcuts,
+    scores_in,
+    scores_of,
+    selection_filler,
 )
 from automc.techniques.coupling import Coupling, Group, couple, removal_edits
-from automc.techniques.edits import Fill, apply_edits, shapes_alone
-from automc.techniques.plan import Plan, ReplaceEdit
+from automc.techniques.edits import apply_edits
+from automc.techniques.plan import Plan
 from automc.techniques.reach import Blocked, Reach, Target, not_a, weight_layers
-from automc.techniques.shortcuts import Selection, fill_selection, find_selections
 from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
 
@@ -72,7 +70,7 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         if reason is not None:
             return Reach(reason, "group of channels")
         try:
-            coupling = couple(_rewritten(model, example_inputs)[1], example_inputs)
+            coupling = couple(rewritten_shortcuts(model, example_inputs)[1], example_inputs)
         except CompressionError as error:
             return Reach(error.message, "group of channels")
         targets = [
@@ -94,15 +92,15 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         important by what the base's layers say of the channels that are left of them."""
         if _asks_nothing(params):
             return Outline(Plan(technique=self.name))
-        found = sketch.known(self.name, lambda: _prunable_in(sketch, context.example_inputs))
+        found = sketch.known(self.name, lambda: prunable_in(sketch, context.example_inputs))
         if found is None:
             return None
         _check_names(params, found.coupling)
-        scores: Mapping[str, list[float] | None]
+        scores: Scores
         scores, exact = unweighed_scores(found.shapes, found.coupling.groups, params.criterion), True
         if params.scope == "global" and params.ratio:
             scores, exact = sketch.known(
-                (self.name, params.criterion), lambda: _scores_in(sketch, found, params.criterion, context)
+                (self.name, params.criterion), lambda: scores_in(sketch, found, params.criterion, context)
             )
         try:
             return Outline(_plan(found, scores, params, context), exact)
@@ -115,9 +113,9 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
         if _asks_nothing(params):
             return Plan(technique=self.name)
         key = network_key(model, context.example_inputs)
-        found = _PRUNABLE.get(key, lambda: _prunable(model, context.example_inputs))
+        found = known_prunable(model, key, context.example_inputs)
         _check_names(params, found.coupling)
-        return _plan(found, _scores(model, key, found, params.criterion, context), params, context)
+        return _plan(found, scores_of(model, key, found, params.criterion, context), params, context)
 
     def apply(self, model: nn.Module, plan: Plan) -> nn.Module:
         selections = plan.options.get("selections", {})
@@ -128,7 +126,7 @@ class ChannelPruning(ModelTechnique[ChannelPruningParams]):
             for name, found in selections.items()
             if isinstance(found, list)
         }
-        edited = apply_edits(model, plan.edits, _selection_filler(sources))
+        edited = apply_edits(model, plan.edits, selection_filler(sources))
         for name in sources:
             edited.get_submodule(name).requires_grad_(False)  # shapes alone, which nothing fills, are frozen as well
         return edited
@@ -138,9 +136,7 @@ def _asks_nothing(params: ChannelPruningParams) -> bool:
     return params.ratio == 0 and not any(params.group_ratios.values())
 
 
-def _plan(
-    found: _Prunable, scores: Mapping[str, list[float] | None], params: ChannelPruningParams, context: PlanContext
-) -> Plan:
+def _plan(found: Prunable, scores: Scores, params: ChannelPruningParams, context: PlanContext) -> Plan:
     """Raises InfeasibleCandidate where nothing would go."""
     coupling, multiple = found.coupling, context.profile.channel_multiple
     removed = _choose(coupling, scores, params, multiple)
@@ -161,110 +157,6 @@ def _plan(
         options={"selections": {selection.module: list(selection.sources) for selection in replaced}},
         facts={"units": widths, "refused": dict(coupling.refused)},
     )
-
-
-@dataclass(frozen=True)
-class _Prunable:
-    """shapes: on the meta device, the network with a convolution in the place of each shortcut that only selects."""
-
-    selections: tuple[Selection, ...]
-    shapes: nn.Module
-    coupling: Coupling
-
-
-_PRUNABLE: Evidence[_Prunable] = Evidence(capacity=64)
-_SCORES: Evidence[Mapping[str, list[float] | None]] = Evidence(capacity=256)
-_FIGURES: Evidence[Figures] = Evidence(capacity=64)
-
-
-def _prunable(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable:
-    selections, rewritten = _rewritten(model, example_inputs)
-    return _Prunable(selections, shapes_alone(rewritten), couple(rewritten, example_inputs))
-
-
-def _prunable_in(sketch: Sketch, example_inputs: tuple[torch.Tensor, ...]) -> _Prunable | None:
-    """Of the network that `sketch` stands for, carried from its base; None where it cannot be."""
-    key = base_key(sketch, example_inputs)
-    of_base = _PRUNABLE.get(key, lambda: _prunable(sketch.base, example_inputs))
-    if not sketch.plans:
-        return of_base
-    gone = {edit.module for edit in sketch.edits if isinstance(edit, ReplaceEdit)}
-    selections = tuple(selection for selection in of_base.selections if selection.module not in gone)
-    shapes = apply_edits(sketch.shapes, [selection.edit for selection in selections])
-    for selection in selections:
-        shapes.get_submodule(selection.module).requires_grad_(False)
-    coupling = coupling_after(of_base.coupling, sketch.edits, shapes)
-    return None if coupling is None else _Prunable(selections, shapes, coupling)
-
-
-def _scores_in(
-    sketch: Sketch, found: _Prunable, criterion: Criterion, context: PlanContext
-) -> tuple[Mapping[str, list[float] | None], bool]:
-    """`unit_scores` of every group by its root, as the base's layers tell them, and whether the weights would say so.
-
-    Of channels that are not in the base, between two factors of a layer, it tells nothing: they are taken to be as
-    important as all others.
-    """
-    base = sketch.base
-    key = base_key(sketch, context.example_inputs)
-    if not sketch.plans:
-        return _scores(base, key, found, criterion, context), True
-    figures = channels_after(_figures(base, key, criterion, context), sketch.edits)
-    told = {
-        group.root: unit_scores(found.shapes, group, criterion, figures)
-        for group in found.coupling.groups
-        if is_told(found.shapes, group, criterion, figures)
-    }
-    every = torch.tensor([score for scores in told.values() for score in scores or ()], dtype=torch.float64)
-    for group in found.coupling.groups:
-        if group.root not in told:
-            places = (torch.arange(len(group.units), dtype=torch.float64) + 0.5) / len(group.units)
-            told[group.root] = torch.quantile(every, places).tolist() if len(every) else [0.0] * len(group.units)
-    return told, False  # which of equal parts the steps before take is open, and with it what is left
-
-
-def _scores(
-    model: nn.Module, key: Hashable, found: _Prunable, criterion: Criterion, context: PlanContext
-) -> Mapping[str, list[float] | None]:
-    """`unit_scores` of every group by its root. key: the network's."""
-    figures = _figures(model, key, criterion, context)
-    measured = (key, criterion, *_data_read(criterion, context))
-    return _SCORES.get(
-        measured,
-        lambda: {group.root: unit_scores(found.shapes, group, criterion, figures) for group in found.coupling.groups},
-    )
-
-
-def _figures(model: nn.Module, key: Hashable, criterion: Criterion, context: PlanContext) -> Figures:
-    """`channel_figures` of the network with a convolution in the place of each shortcut. key: the network's."""
-
-    def measure() -> Figures:
-        _, rewritten = _rewritten(model, context.example_inputs)
-        groups = _PRUNABLE.get(key, lambda: _prunable(model, context.example_inputs)).coupling.groups
-        effects = taylor_effects(rewritten, context.calibration(), context.task) if criterion == "taylor" else None
-        return channel_figures(rewritten, groups, criterion, effects)
-
-    return _FIGURES.get((key, criterion, *_data_read(criterion, context)), measure)
-
-
-def _data_read(criterion: Criterion, context: PlanContext) -> tuple[Hashable, ...]:
-    return (context.calibration().digest, type(context.task), context.task.name) if criterion == "taylor" else ()
-
-
-def _rewritten(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[tuple[Selection, ...], nn.Module]:
-    """The shortcuts that only select channels, and the network with a convolution in the place of each."""
-    selections = find_selections(model, example_inputs)
-    sources = {selection.module: selection.sources for selection in selections}
-    return selections, apply_edits(model, [selection.edit for selection in selections], _selection_filler(sources))
-
-
-def _selection_filler(sources: Mapping[str, tuple[int, ...]]) -> Fill:
-    """Fills the 1x1 convolution that stands for a shortcut."""
-
-    def fill(_shortcut: nn.Module, edit: ReplaceEdit, convolution: nn.Module) -> None:
-        fill_selection(convolution, sources[edit.module])
-
-    return fill
 
 
 def _check_names(params: ChannelPruningParams, coupling: Coupling) -> None:
@@ -298,9 +190,7 @@ def snap_width(units: int, ratio: float, channels_per_unit: int, multiple: int) 
     return min(_widths(units, channels_per_unit, multiple), key=lambda width: (abs(width - wanted), -width))
 
 
-def _choose(
-    coupling: Coupling, scores: Mapping[str, list[float] | None], params: ChannelPruningParams, multiple: int
-) -> dict[str, list[int]]:
+def _choose(coupling: Coupling, scores: Scores, params: ChannelPruningParams, multiple: int) -> dict[str, list[int]]:
     """Positions of the units to remove, by root."""
     pooled = [
         group
@@ -331,7 +221,7 @@ def _choose(
     return removed
 
 
-def _lowest(groups: list[Group], scores: Mapping[str, list[float] | None], ratio: float) -> set[tuple[str, int]]:
+def _lowest(groups: list[Group], scores: Scores, ratio: float) -> set[tuple[str, int]]:
     """The `ratio` share of all units of `groups` with the lowest scores, as (root, position)."""
     pool = [
         (value, group.root, position) for group in groups for position, value in enumerate(scores[group.root] or ())

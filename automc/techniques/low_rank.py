@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from automc.techniques._dense import Dense
 from automc.techniques._factorising import (
-    Dense,
     Factorisation,
     factorisable,
     factorise,

@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import nn
 
 from automc.errors import CompressionError
+from automc.techniques._dense import Dense
 from automc.techniques._factorising import (
-    Dense,
     Factorisation,
     factorisable,
     factorise,

@@ -9,14 +9,8 @@ from torch import nn
 from automc.candidate import Step
 from automc.errors import InfeasibleCandidate
 from automc.pipeline import apply, sketch_planned
-from automc.techniques.channel_pruning import (
-    ChannelPruning,
-    ChannelPruningParams,
-    _Prunable,
-    _prunable,
-    _prunable_in,
-    snap_width,
-)
+from automc.techniques._prunable import Prunable, prunable, prunable_in
+from automc.techniques.channel_pruning import ChannelPruning, ChannelPruningParams, snap_width
 from automc.techniques.plan import Plan, ReplaceEdit, SliceEdit
 from automc.techniques.technique import PlanContext
 
@@ -176,7 +170,7 @@ def test_a_network_of_one_layer_is_refused() -> None:
     assert PRUNING.refuses(OptionAResNet()) is None
 
 
-def described(found: _Prunable) -> set[tuple[str, tuple[str, ...], frozenset[object]]]:
+def described(found: Prunable) -> set[tuple[str, tuple[str, ...], frozenset[object]]]:
     """Every group by its root, producers and units, whatever the order of units."""
     return {
         (group.root, group.producers, frozenset(frozenset(unit.members.items()) for unit in group.units))
@@ -199,10 +193,10 @@ def described(found: _Prunable) -> set[tuple[str, tuple[str, ...], frozenset[obj
 def test_coupling_carried_through_a_plan_is_that_of_the_network_it_leaves(name: str, step: Step) -> None:
     model = network(name)
     try:
-        carried = _prunable_in(sketch_planned(model, step, context()), PICTURES)
+        carried = prunable_in(sketch_planned(model, step, context()), PICTURES)
     except InfeasibleCandidate:
         pytest.skip(f"{step.technique} has nothing to do on this network")
-    left = _prunable(apply(model, (step,), context(), None, 0).model, PICTURES)
+    left = prunable(apply(model, (step,), context(), None, 0).model, PICTURES)
     if carried is None:
         assert name == "depthwise"  # its grouped convolution was sliced: it is asked anew
         return
