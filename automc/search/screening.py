@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 REMEMBERED_BYTES = 512 * 2**20
 """Networks between steps are kept while their weights fit in it: a chain differs from its neighbour in its tail."""
 
-SKETCHES = 1024
-"""Sketches of networks between steps that are kept: shapes alone, some hundred kilobytes each."""
+SKETCHES = 256
+"""Sketches of networks between steps that are kept: shapes alone, and what was found out about them."""
 
 
 _Key = tuple["Precision", tuple[Step, ...]]
@@ -127,8 +127,10 @@ class Screener:
 
     def _costs(self, key: _Key, *, weighed: bool) -> tuple[Costs | AutomcError, bool]:
         precision, _ = key
+        exact = True
         try:
-            sketch = self._weighed(key) if weighed else self._sketch(key)
+            sketch = self._weighed(key) if weighed else self._outlined(key)
+            exact = sketch.exact
             try:
                 return self._evaluator.cost(sketch.shapes, precision), sketch.exact
             except UnseenOperatorError:
@@ -137,13 +139,8 @@ class Screener:
                 operators = self._operators(self._network(key), precision)  # exported, where it can be
                 return self._evaluator.predictor.predict(lower(operators, self._evaluator.predictor.level)), True
         except tuple(_KINDS) as error:
-            return error, weighed or self._is_exact(key)
-
-    def _is_exact(self, key: _Key) -> bool:
-        """Whether what the steps leave, as far as they could be outlined, is exact."""
-        precision, steps = key
-        beginnings = (self._sketches.get((precision, steps[:end])) for end in range(len(steps), -1, -1))
-        return all(sketch.exact for sketch in beginnings if sketch is not None)
+            beginnings = (self._sketches.get((precision, key[1][:end])) for end in range(len(key[1])))
+            return error, weighed or (exact and all(known.exact for known in beginnings if known is not None))
 
     def operators(self, candidate: Candidate) -> onnx.ModelProto:
         """The op-level graph, of shapes alone, that the steps of `candidate` leave of the base, untrained.
@@ -168,17 +165,19 @@ class Screener:
         The same steps may be planned differently for another final precision, where what pays is another matter.
         """
         if key not in self._sketches:
-            precision, steps = key
-            if not steps:
-                self._sketches[key] = pipeline.sketch_of(self._evaluator.base)
-            else:
-                before = self._sketch((precision, steps[:-1]))
-                after = pipeline.sketched(before, steps[-1], self._context(precision))
-                self._sketches[key] = self._weighed(key) if after is None else after
-            while len(self._sketches) > SKETCHES:
+            self._sketches[key] = self._outlined(key) if key[1] else pipeline.sketch_of(self._evaluator.base)
+            if len(self._sketches) > SKETCHES:
                 self._sketches.popitem(last=False)
         self._sketches.move_to_end(key)
         return self._sketches[key]
+
+    def _outlined(self, key: _Key) -> Sketch:
+        """As `_sketch`, not to be remembered: most chains end here."""
+        precision, steps = key
+        if not steps:
+            return self._sketch(key)
+        after = pipeline.sketched(self._sketch((precision, steps[:-1])), steps[-1], self._context(precision))
+        return self._weighed(key) if after is None else after
 
     def _weighed(self, key: _Key) -> Sketch:
         """What the steps leave, the last planned on the weights that those before it leave."""

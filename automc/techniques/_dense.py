@@ -122,14 +122,17 @@ def _padding(module: nn.Conv2d) -> tuple[int, ...]:
     return (pads[2], pads[0])
 
 
-def layers_after(layers: Iterable[Dense], edits: Iterable[Edit], shapes: nn.Module) -> tuple[Dense, ...]:
+def layers_after(layers: Iterable[Dense], edits: Iterable[Edit], shapes: nn.Module) -> tuple[Dense, ...] | None:
     """`dense_layers` of the network that `edits` leave of the one that has `layers`; shapes: what they leave.
 
-    No edit changes how many positions a layer works on, and layers in sequence stand where the one was.
+    No edit changes how many positions a layer works on, and layers in sequence stand where the one was. None where they
+    stand for a module of several layers.
     """
     found = list(layers)
     for edit in edits:
         if isinstance(edit, ReplaceEdit):
+            if any(layer.name.startswith(f"{edit.module}.") for layer in found):
+                return None
             parts = [_in_sequence(layer, edit.layers) if layer.name == edit.module else [layer] for layer in found]
             found = [layer for some in parts for layer in some]
         elif isinstance(edit, RemoveEdit):

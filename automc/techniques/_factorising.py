@@ -101,8 +101,11 @@ def outlined(
     technique: str,
     factorise_one: Callable[[Dense], Factorisation | None],
     only_if_faster: bool,
-) -> Outline:
-    """`factorise` on the network that `sketch` stands for; `factorise_one` reads no weights, so that it is exact."""
+) -> Outline | None:
+    """`factorise` on the network that `sketch` stands for; `factorise_one` reads no weights, so that it is exact.
+
+    None where its layers cannot be told from those of its base.
+    """
     _check_priced(context, technique, only_if_faster)
     base, inputs = sketch.base, context.example_inputs
     key = base_key(sketch, inputs)
@@ -110,6 +113,8 @@ def outlined(
     halves = [_in_two(layer) for layer in called]
     free = _UNREAD.get((key, _ways(halves)), lambda: _unread(base, halves, inputs))
     known = sketch.known("dense_layers", lambda: layers_after(called, sketch.edits, sketch.shapes))
+    if known is None:
+        return None
     read = {layer.name for layer in called} - free
     plan = _factorised(
         known,

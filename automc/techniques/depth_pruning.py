@@ -24,7 +24,7 @@ from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, evidence_key, network_key, structure_key
 from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, run, zeroed_copy
 from automc.techniques.edits import apply_edits, removed
-from automc.techniques.plan import Plan, RemoveEdit
+from automc.techniques.plan import Plan, RemoveEdit, ReplaceEdit
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
@@ -247,17 +247,31 @@ def _check_asked(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
 def _stages_in(sketch: Sketch, context: PlanContext) -> tuple[Stage, ...] | None:
     """The stages of the network that `sketch` stands for: those of its base, less what was removed.
 
-    None where blocks of one parent differ in shape, which slices may change.
+    None where blocks of one parent differ in shape, which slices may change, or where one was replaced.
     """
     stages = sketch.origin.known(DepthPruning.name, lambda: find_stages(sketch.base, context.example_inputs))
     if not sketch.plans:
         return stages
-    parents = [block.rpartition(".")[0] for stage in stages for block in stage.blocks[:1]]
+    blocks = [block for stage in stages for block in stage.blocks]
+    parents = [stage.blocks[0].rpartition(".")[0] for stage in stages]
     if len(set(parents)) < len(parents):
         return None
-    gone = {edit.module for edit in sketch.edits if isinstance(edit, RemoveEdit)}
+    if any(_within(block, edit.module) for edit in sketch.edits if isinstance(edit, ReplaceEdit) for block in blocks):
+        return None
+    gone = {
+        block
+        for edit in sketch.edits
+        if isinstance(edit, RemoveEdit)
+        for block in blocks
+        if _within(block, edit.module)
+    }
     left = ((stage.name, tuple(block for block in stage.blocks if block not in gone)) for stage in stages)
     return tuple(Stage(name if name in parents else blocks[0], blocks) for name, blocks in left if blocks)
+
+
+def _within(block: str, module: str) -> bool:
+    """Whether the block is that module, or in it."""
+    return f"{block}.".startswith(f"{module}.")
 
 
 def _interchangeable(model: nn.Module, blocks: tuple[str, ...]) -> bool:
