@@ -106,13 +106,23 @@ def apply(
 
 
 def sketched(sketch: Sketch, step: Step, context: PlanContext) -> Sketch | None:
-    """What one MODEL step leaves of `sketch`; None where only a plan on weights can tell. Raises as `apply`."""
+    """What one MODEL step leaves of `sketch`; None where only a plan on weights can tell. Raises as `apply`.
+
+    Nothing is carried through steps on a network that has one module in two places: an edit names one of them.
+    """
     (item,) = resolve([step])
     _check_takes(item, sketch.shapes)
+    shares: bool = sketch.origin.known("shares modules", lambda: _shares_modules(sketch.base))
+    if sketch.plans and shares:
+        return None
     if not isinstance(item.technique, ModelTechnique):
         return None
     outline = item.technique.outline(sketch, item.params, context)
     return None if outline is None else sketch.then(outline, item.technique.apply(sketch.shapes, outline.plan))
+
+
+def _shares_modules(model: nn.Module) -> bool:
+    return len(list(model.named_modules(remove_duplicate=False))) > len(list(model.modules()))
 
 
 def sketch_planned(model: nn.Module, step: Step, context: PlanContext) -> Sketch:

@@ -135,8 +135,8 @@ def _outside(priced: Priced, profile: HardwareProfile) -> tuple[str, ...]:
         f"; automc profile calibrate {profile.name} knows more than --quick" if profile.calibration == "quick" else ""
     )
     return (
-        f"{1 - coverage:.0%} of the time is in kernels larger or smaller than any that was calibrated, so the interval "
-        f"is wider ({named}{more}){cure}",
+        f"{1 - coverage:.0%} of the time is in kernels larger or smaller than any that was calibrated, or of which the "
+        f"measurements tell nothing, so the interval is wider ({named}{more}){cure}",
     )
 
 

@@ -92,7 +92,7 @@ def advice_on(unseen: Sequence[KernelRow], profile: HardwareProfile) -> str:
     return "leave these operators out of the model: the table this device comes from has too few of them"
 
 
-UNTOLD = Interval(low=1 / 12, high=8.0)
+UNTOLD = Interval(low=1 / 12, high=9.0)
 """Of its price, what work may take of which no measurement tells. With the seven networks left out that have most work
 in linear layers, the tables of 31 devices price these at 0.11 to 12 times what the whole tables say."""
 
@@ -130,11 +130,12 @@ class CalibratedPredictor:
         energy = sum(energy for _, energy, _ in parts)
         coverage = covered / latency if latency else 1.0
         told = sum(ms for row, (ms, _, _) in zip(graph.rows, parts, strict=True) if self.kind(row) not in self._untold)
-        estimate = self._latency(latency, coverage, self._interval(graph), told / latency if latency else 1.0)
+        share = told / latency if latency else 1.0
+        estimate = self._latency(latency, coverage, self._interval(graph), share)
         return Costs(
             # networks much smaller than any that was fitted: their time may be what every run takes, and nothing else
             replace(estimate, high=estimate.high + (1.0 - coverage) * self._calibration.unresolved_ms),
-            self._joules(energy, coverage),
+            self._joules(energy, coverage, share),
             self._memory(graph),
         )
 
@@ -147,7 +148,7 @@ class CalibratedPredictor:
             coverage = 1.0 if inside else 0.0
             told = 0.0 if self.kind(row) in self._untold else 1.0
             price = self._latency(latency, coverage, interval, told)
-            costs.append(KernelCost(row, price, self._joules(energy, coverage)))
+            costs.append(KernelCost(row, price, self._joules(energy, coverage, told)))
         return costs
 
     @property
@@ -202,18 +203,19 @@ class CalibratedPredictor:
         """told: share of `value` that measurements tell of; the rest may take UNTOLD of its price."""
         # what lies outside the calibrated range may be off by as much again, in proportion to its share
         widen = 1.0 + (1.0 - coverage)
-        least, most = (told + bound * (1.0 - told) for bound in (UNTOLD.low, UNTOLD.high))
+        least, most = _open(told)
         low, high = least * value * interval.low / widen, most * value * interval.high * widen
         return Estimate(value, low, high, "ms", coverage, self._source)
 
-    def _joules(self, value: float, coverage: float) -> Estimate:
+    def _joules(self, value: float, coverage: float, told: float) -> Estimate:
+        least, most = _open(told)
         measured = self._calibration.measured_energy
         if measured is not None:
             widen = 2.0 - coverage
-            low, high = value * measured.interval.low / widen, value * measured.interval.high * widen
+            low, high = least * value * measured.interval.low / widen, most * value * measured.interval.high * widen
             return Estimate(value, low, high, "mJ", coverage, self.profile.energy.detail)
         factor = MODEL_INTERVAL * (2.0 - coverage)
-        return Estimate(value, value / factor, value * factor, "mJ", coverage, MODEL_NAME)
+        return Estimate(value, least * value / factor, most * value * factor, "mJ", coverage, MODEL_NAME)
 
     def _memory(self, graph: KernelGraph) -> Estimate:
         """The peak of loading and running. Where no network's memory was measured: weights, live activations and the
@@ -229,6 +231,11 @@ class CalibratedPredictor:
             runtime + weights + live, runtime + weights, runtime + 2 * weights + 2 * live, "MB", 1.0,
             self._source + ("" if self.profile.imported is None else ", without the runtime's own memory"),
         )  # fmt: skip
+
+
+def _open(told: float) -> tuple[float, float]:
+    """Shares of a price that it may be at least and at most, of whose `told` share measurements tell."""
+    return told + UNTOLD.low * (1.0 - told), told + UNTOLD.high * (1.0 - told)
 
 
 def shapes_of(row: KernelRow) -> str:

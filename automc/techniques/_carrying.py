@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from automc.techniques.coupling import Coupling, Group, Unit, is_producer
-from automc.techniques.plan import Edit, RemoveEdit, ReplaceEdit, SliceEdit
+from automc.techniques.plan import Edit, RemoveEdit, ReplaceEdit, SliceEdit, is_in
 
 _Members = dict[tuple[str, str], tuple[int, ...]]
 
@@ -25,7 +25,8 @@ def coupling_after(coupling: Coupling, edits: Iterable[Edit], shapes: nn.Module)
     """The coupling of the network that `edits` leave of the one that `coupling` is of; shapes: what they leave.
 
     Groups are in module order, as `couple` gives them. None where channels do not follow from the edit: of convolutions
-    in groups, whose inputs are counted over all groups and sliced per group.
+    in groups, whose inputs are counted over all groups and sliced per group, and where what was removed may have been
+    the reason that channels are coupled, or refused.
     """
     groups = [[dict(unit.members) for unit in group.units] for group in coupling.groups]
     for edit in edits:
@@ -38,9 +39,11 @@ def coupling_after(coupling: Coupling, edits: Iterable[Edit], shapes: nn.Module)
                     for members in units:
                         _slice(members, (edit.module, edit.axis), places)
             case RemoveEdit():
+                if _may_be_the_reason(edit.module, groups, coupling):
+                    return None
                 for units in groups:
                     for members in units:
-                        for key in [key for key in members if f"{key[0]}.".startswith(f"{edit.module}.")]:
+                        for key in [key for key in members if is_in(key[0], edit.module)]:
                             del members[key]
             case ReplaceEdit():
                 if any(layer.groups > 1 for layer in edit.layers):
@@ -76,10 +79,28 @@ def channels_after(vectors: Mapping[str, torch.Tensor], edits: Iterable[Edit]) -
             case SliceEdit(module=name, axis="out", keep=keep) if name in found:
                 found[name] = found[name][..., list(keep)]
             case RemoveEdit(module=block):
-                found = {name: vector for name, vector in found.items() if not f"{name}.".startswith(f"{block}.")}
+                found = {name: vector for name, vector in found.items() if not is_in(name, block)}
             case ReplaceEdit(module=name, layers=layers) if name in found and len(layers) > 1:
                 found[f"{name}.{len(layers) - 1}"] = found.pop(name)
     return found
+
+
+def _may_be_the_reason(block: str, groups: list[list[_Members]], coupling: Coupling) -> bool:
+    """Whether channels may be coupled to others of their layer, or refused, because of what is in `block`.
+
+    A block that hands its input on couples each channel of that with one of its own; without it they stay coupled with
+    what reads them.
+    """
+    for refusal in coupling.refusals.values():
+        module = refusal.site.module if refusal.site is not None else ""
+        if any(is_in(name, block) for name in (*refusal.layers, module) if name):
+            return True
+    return any(
+        any(is_in(name, block) for name, _ in members)
+        and any(axis == "out" and len(indices) > 1 for (_, axis), indices in members.items())
+        for units in groups
+        for members in units
+    )
 
 
 def _in_groups(shapes: nn.Module, name: str) -> bool:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from automc.techniques._probing import probe_inputs, record_calls
 from automc.techniques.edits import channels
-from automc.techniques.plan import Edit, LayerSpec, RemoveEdit, ReplaceEdit
+from automc.techniques.plan import Edit, LayerSpec, RemoveEdit, ReplaceEdit, is_in
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def layers_after(layers: Iterable[Dense], edits: Iterable[Edit], shapes: nn.Modu
             parts = [_in_sequence(layer, edit.layers) if layer.name == edit.module else [layer] for layer in found]
             found = [layer for some in parts for layer in some]
         elif isinstance(edit, RemoveEdit):
-            found = [layer for layer in found if not f"{layer.name}.".startswith(f"{edit.module}.")]
+            found = [layer for layer in found if not is_in(layer.name, edit.module)]
     modules = dict(shapes.named_modules())
     return tuple(
         replace(layer, out_channels=channels(module, "out"), in_channels=channels(module, "in"))

@@ -24,7 +24,7 @@ from automc.techniques._importance import (
 )
 from automc.techniques.coupling import Coupling, couple
 from automc.techniques.edits import Fill, apply_edits, shapes_alone
-from automc.techniques.plan import ReplaceEdit
+from automc.techniques.plan import RemoveEdit, ReplaceEdit, is_in
 from automc.techniques.shortcuts import Selection, fill_selection, find_selections
 from automc.techniques.sketch import Sketch
 
@@ -66,8 +66,10 @@ def prunable_in(sketch: Sketch, example_inputs: tuple[torch.Tensor, ...]) -> Pru
     of_base = known_prunable(sketch.base, key, example_inputs)
     if not sketch.plans:
         return of_base
-    gone = {edit.module for edit in sketch.edits if isinstance(edit, ReplaceEdit)}
-    selections = tuple(selection for selection in of_base.selections if selection.module not in gone)
+    gone = [edit.module for edit in sketch.edits if isinstance(edit, RemoveEdit | ReplaceEdit)]
+    selections = tuple(
+        selection for selection in of_base.selections if not any(is_in(selection.module, module) for module in gone)
+    )
     shapes = apply_edits(sketch.shapes, [selection.edit for selection in selections])
     for selection in selections:
         shapes.get_submodule(selection.module).requires_grad_(False)

@@ -24,7 +24,7 @@ from automc.sources import forward_site
 from automc.techniques._evidence import Evidence, evidence_key, network_key, structure_key
 from automc.techniques._probing import RUN_FAILURES, Call, probe_inputs, record_calls, run, zeroed_copy
 from automc.techniques.edits import apply_edits, removed
-from automc.techniques.plan import Plan, RemoveEdit, ReplaceEdit
+from automc.techniques.plan import Plan, RemoveEdit, ReplaceEdit, is_in
 from automc.techniques.reach import Blocked, Reach, Target, weight_layers
 from automc.techniques.sketch import Outline, Sketch
 from automc.techniques.technique import ModelTechnique, Params, PlanContext
@@ -104,9 +104,9 @@ class DepthPruning(ModelTechnique[DepthPruningParams]):
         _check_asked(params, stages)
         doomed, exact = list[str](), True
         for names, count in _wanted(params, stages):
-            if 0 < count < len(names) and not _interchangeable(sketch.shapes, names):
+            if 0 < count < len(names) and not _interchangeable(sketch, names, context):
                 exact = not sketch.plans
-                loss = sketch.origin.known("losses", lambda: _Losses(sketch.base, context.calibration(), context.task))
+                loss = _losses_of_base(sketch, context)
                 effects = {block: loss.without(block) for block in names}
                 names = tuple(sorted(names, key=effects.__getitem__))
             doomed += names[:count]
@@ -245,46 +245,53 @@ def _check_asked(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:
 
 
 def _stages_in(sketch: Sketch, context: PlanContext) -> tuple[Stage, ...] | None:
-    """The stages of the network that `sketch` stands for: those of its base, less what was removed.
+    """The stages of the network that `sketch` stands for: those of its base.
 
-    None where blocks of one parent differ in shape, which slices may change, or where one was replaced.
+    None where that cannot be told: where blocks of one parent differ in shape, which slices may change; where one was
+    replaced; and where one was removed, for what it was in, or what came after it, may be removable now.
     """
     stages = sketch.origin.known(DepthPruning.name, lambda: find_stages(sketch.base, context.example_inputs))
-    if not sketch.plans:
-        return stages
     blocks = [block for stage in stages for block in stage.blocks]
     parents = [stage.blocks[0].rpartition(".")[0] for stage in stages]
-    if len(set(parents)) < len(parents):
+    removed = any(isinstance(edit, RemoveEdit) for edit in sketch.edits)
+    replaced = [edit.module for edit in sketch.edits if isinstance(edit, ReplaceEdit)]
+    if removed or any(is_in(block, module) for module in replaced for block in blocks):
         return None
-    if any(_within(block, edit.module) for edit in sketch.edits if isinstance(edit, ReplaceEdit) for block in blocks):
-        return None
-    gone = {
-        block
-        for edit in sketch.edits
-        if isinstance(edit, RemoveEdit)
-        for block in blocks
-        if _within(block, edit.module)
-    }
-    left = ((stage.name, tuple(block for block in stage.blocks if block not in gone)) for stage in stages)
-    return tuple(Stage(name if name in parents else blocks[0], blocks) for name, blocks in left if blocks)
+    return None if sketch.plans and len(set(parents)) < len(parents) else stages
 
 
-def _within(block: str, module: str) -> bool:
-    """Whether the block is that module, or in it."""
-    return f"{block}.".startswith(f"{module}.")
-
-
-def _interchangeable(model: nn.Module, blocks: tuple[str, ...]) -> bool:
+def _interchangeable(sketch: Sketch, blocks: tuple[str, ...], context: PlanContext) -> bool:
     """Whether it shows nowhere but in the weights which of `blocks` are missing: they are alike, and neighbours in one
-    nn.Sequential, so that nothing else reads what one hands to the next."""
-    parents = {block.rpartition(".")[0] for block in blocks}
-    parent = model.get_submodule(parents.pop())
-    if parents or type(parent) is not nn.Sequential:
+    nn.Sequential that is called as one, so that nothing else reads what one hands to the next."""
+    model, parents = sketch.shapes, {block.rpartition(".")[0] for block in blocks}
+    name = parents.pop()
+    parent = model.get_submodule(name)
+    if parents or type(parent) is not nn.Sequential or not _is_called(sketch, name, context):
         return False
     members, alike = list(parent), [model.get_submodule(block) for block in blocks]
     row = members[members.index(alike[0]) : members.index(alike[-1]) + 1]
     between = [item for item in row if item not in alike]
     return all(isinstance(item, nn.Identity) for item in between) and len(set(map(structure_key, alike))) == 1
+
+
+def _is_called(sketch: Sketch, container: str, context: PlanContext) -> bool:
+    """Whether the base calls `container`, once, instead of going through its members: those may hand on to others."""
+    if not container:
+        return True  # the network itself
+
+    def find_out() -> bool:
+        calls = record_calls(
+            sketch.base, probe_inputs(context.example_inputs, seed=8), lambda name, _: name == container
+        )
+        return container in calls and calls[container].count == 1
+
+    return sketch.origin.known((DepthPruning.name, "called", container), find_out)
+
+
+def _losses_of_base(sketch: Sketch, context: PlanContext) -> _Losses:
+    examples, task = context.calibration(), context.task
+    key = (DepthPruning.name, "losses", examples.digest, type(task), task.name)
+    return sketch.origin.known(key, lambda: _Losses(sketch.base, examples, task))
 
 
 def _check_names(params: DepthPruningParams, stages: tuple[Stage, ...]) -> None:

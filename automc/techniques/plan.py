@@ -61,6 +61,11 @@ class RemoveEdit(Frozen):
     module: str
 
 
+def is_in(name: str, module: str) -> bool:
+    """Whether the module called `name` is the one called `module`, or in it."""
+    return f"{name}.".startswith(f"{module}.")
+
+
 class QuantiseEdit(Frozen):
     """Quantise one tensor of the exported graph: real = scale * (integer - zero_point), along `axis` where given."""
 

@@ -198,7 +198,8 @@ def test_coupling_carried_through_a_plan_is_that_of_the_network_it_leaves(name: 
         pytest.skip(f"{step.technique} has nothing to do on this network")
     left = prunable(apply(model, (step,), context(), None, 0).model, PICTURES)
     if carried is None:
-        assert name == "depthwise"  # its grouped convolution was sliced: it is asked anew
+        # it is asked anew: a grouped convolution was sliced, or what was removed held the reason for a refusal
+        assert name in ("depthwise", "encoder")
         return
     assert described(carried) == described(left)
     assert [one.module for one in carried.selections] == [one.module for one in left.selections]

@@ -156,9 +156,8 @@ def test_after_another_step_the_base_says_which_blocks_go_and_the_outline_says_t
     assert not shorter.exact
     on_the_base = PRUNING.plan(model, DepthPruningParams(ratio=0.3, scope="global"), right)
     assert removed(shorter.plans[-1]) == removed(on_the_base)
-    again = sketched(shorter, Step.of("depth_pruning", ratio=0.8), right)
-    assert again is not None
-    assert not set(removed(again.plans[-1])) & set(removed(shorter.plans[-1]))  # what is gone goes no second time
+    # what held a removed block, or comes after it, may be removable now: that is found out on weights
+    assert sketched(shorter, Step.of("depth_pruning", ratio=0.8), right) is None
 
 
 def test_per_stage_drops_the_share_of_every_stage_and_global_of_all() -> None:
