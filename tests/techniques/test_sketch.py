@@ -114,7 +114,7 @@ def kernels(model: nn.Module) -> tuple[list[object], int, int]:
 def test_an_exact_outline_is_the_chain_itself_and_refuses_only_what_cannot_be(
     body: str, chain: tuple[Step, ...]
 ) -> None:
-    model, where = made(body), context(cost=weights_cost)
+    model, where = made(body), context(cost=weights_cost, channel_multiple=1)
     sketch = pipeline.sketch_of(model)
     refused: AutomcError | None = None
     for step in chain:
@@ -138,7 +138,7 @@ def test_an_exact_outline_is_the_chain_itself_and_refuses_only_what_cannot_be(
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
 def test_blocks_whose_results_are_read_in_between_are_not_alike(ratio: float) -> None:
     torch.manual_seed(0)
-    model, where = Network([Adds() for _ in range(4)], tap=True).eval(), context(cost=weights_cost)
+    model, where = Network([Adds() for _ in range(4)], tap=True).eval(), context(cost=weights_cost, channel_multiple=1)
     step = Step.of("depth_pruning", ratio=ratio)
     sketch = pipeline.sketched(pipeline.sketch_of(model), step, where)
     assert sketch is not None
