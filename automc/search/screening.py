@@ -131,8 +131,11 @@ class Screener:
         try:
             sketch = self._weighed(key) if weighed else self._outlined(key)
             exact = sketch.exact
+            network = (
+                sketch.shapes if sketch.plans else sketch.base
+            )  # one that came as a graph has that with its weights
             try:
-                return self._evaluator.cost(sketch.shapes, precision), sketch.exact
+                return self._evaluator.cost(network, precision), sketch.exact
             except UnseenOperatorError:
                 from automc.cost.lowering import lower
 
