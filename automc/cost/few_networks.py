@@ -58,9 +58,9 @@ def fit_few_networks(
     assert best is not None  # SHRINKAGES is not empty
     floor = dict(zip(names, physical(names, design).tolist(), strict=True))
     found = fit(observations, machine, shrinkage=best[1], least=floor)
-    open_ = {name for name, least in floor.items() if 0 < least >= found.coefficients.get(name, 0.0) / (1 + 1e-6)}
-    untold = {name.removesuffix(":macs") for name in open_ if name.endswith(":macs")}
-    if "weights:bytes" not in open_:  # weights that meet one vector are read once and used once: bytes tell nearly all
+    at_floor = {name for name, least in floor.items() if 0 < least >= found.coefficients.get(name, 0.0) / (1 + 1e-6)}
+    untold = {name.removesuffix(":macs") for name in at_floor if name.endswith(":macs")}
+    if "weights:bytes" not in at_floor:  # weights that meet one vector are read once: bytes tell nearly all
         untold -= {kind for kind in untold if ".vector" in kind and _told_by_bytes(kind, observations, machine)}
     return FewNetworksFit(found, best[2], best[1], frozenset(untold))
 
