@@ -22,7 +22,7 @@ def test_constant_power_is_recovered_exactly() -> None:
     assert fit.power_w == pytest.approx(1.5, rel=1e-12)  # 1.5 mJ a millisecond
     assert (fit.coefficients == 0).all()
     assert np.isinf(fit.shrinkage)
-    assert fit.doubt.reach < 0.03  # what twelve can say of it
+    assert fit.doubt.reach < 0.035  # what twelve can say of it
     assert fit.predict([[3.0, 4.0]], [2.0])[0] == pytest.approx(3.0)
 
 
@@ -54,7 +54,7 @@ def test_the_error_is_that_of_energy_from_a_latency_that_was_predicted_too() -> 
     # power is constant, so all error is that of the latency, which each network's left-out fit says: 10 % too much
     work, latency = networks(12)
     fit = fit_energy(work, latency, 2 * latency, left_out_ms=1.1 * latency)
-    assert fit.doubt.reach > 0.1 > 4 * fit_energy(work, latency, 2 * latency, left_out_ms=latency).doubt.reach
+    assert fit.doubt.reach > 0.1 > 3 * fit_energy(work, latency, 2 * latency, left_out_ms=latency).doubt.reach
     np.testing.assert_allclose(fit.left_out, 1.1)
 
 
@@ -75,7 +75,7 @@ def test_a_network_whose_latency_nobody_could_say_is_not_judged() -> None:
     said[3] = np.nan
     fit = fit_energy(work, latency, latency, left_out_ms=said)
     assert np.isnan(fit.left_out).tolist() == [False] * 3 + [True] + [False] * 4
-    assert fit.doubt.reach < 0.04
+    assert fit.doubt.reach < 0.05
     with pytest.raises(MeasurementError, match="cannot be judged"):
         fit_energy(work, latency, latency, left_out_ms=np.full(8, np.nan))
 
