@@ -29,6 +29,7 @@ from automc.cost.kernels import KernelGraph
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError
 from automc.importing.energies import check_energies, fitted_energy
+from automc.importing.plausible import alike, check_apart, check_each, check_rate, doubted_unit, furthest
 from automc.profiles import (
     DeviceKind,
     EnergySource,
@@ -47,14 +48,6 @@ LEAST_NETWORKS = 8
 """Fewer networks than this tell nothing that could be checked by leaving some out."""
 LEAST_PER_CLASS = 3
 """Networks that hold a kernel class, below which its time cannot be told from that of the rest of these networks."""
-IMPOSSIBLE_RATIO = 100.0  # off by more than any runtime's worst kernel, less than a mistaken unit
-RATES: dict[DeviceKind, tuple[float, float]] = {
-    "server CPU": (1e9, 2e13), "desktop CPU": (3e8, 1e13), "laptop CPU": (2e8, 1e13), "phone": (1e8, 5e12),
-    "single-board computer": (3e7, 1e12), "embedded GPU": (1e9, 1e14), "GPU": (1e10, 1e15), "NPU": (1e9, 1e15),
-    "FPGA": (1e8, 1e14),
-}  # fmt: skip
-"""Multiply-accumulates a second of the network that makes the best use of such a device: from a tenth of what the
-slowest of its kind in public tables reaches to ten times what the fastest does, batch 1 or more."""
 
 
 @dataclass(frozen=True)
@@ -118,25 +111,30 @@ def assemble(
                 f"{row.where}: latency {row.latency_ms} ms of {row.name!r} is no measurement",
                 next_step="mend or delete this row",
             )
-    _check_apart(rows)
+    check_apart(rows)
     used, rare = _common(rows, machine)
-    if len(used) < LEAST_NETWORKS:
+    groups = alike(used)
+    if len(set(groups)) < LEAST_NETWORKS:
         raise ConfigError(
-            f"{len(used)} networks are too few to fit a device to and check it: {LEAST_NETWORKS} are needed"
+            f"{len(set(groups))} different networks are too few to fit a device to and check it: "
+            f"{LEAST_NETWORKS} are needed"
             + (f" (not counted, for operators that fewer than {LEAST_PER_CLASS} have: {rare})" if rare else ""),
             next_step="measure more networks, of different kinds and sizes, on this device",
         )
-    _check_rate(used, device)
-    found = fit_few_networks([Observation(row.graph, row.latency_ms) for row in used], machine)
-    _check_each(used, found)
-    held, interval = _held_out(used, found)
+    check_rate(used, device)
+    found = fit_few_networks([Observation(row.graph, row.latency_ms) for row in used], machine, groups)
+    check_each(used, found)
+    held, interval = _held_out(used, found, groups)
     has_energy = all(np.isfinite(row.energy_mj) for row in used)
     if has_energy:
         check_energies(used, device.kind)
     measured = fitted_energy(used, machine, found.ratios) if has_energy else None
-    use, reason = use_of(held.networks, held.rank_correlation, interval)
+    use, reason = use_of(len(set(groups)), held.rank_correlation, interval)
     if use == "rank only":
-        reason = f"{reason}; furthest off is {_furthest(used, found)}"
+        reason = f"{reason}; furthest off is {furthest(used, found)}"
+    doubted = doubted_unit(used, device)
+    if doubted is not None:
+        use, reason = "rank only", doubted
     if device.on_gpu:
         use, reason = "rank only", "its GPU was timed: kernels there take what no sum of work foretells well enough"
     calibration = Calibration(
@@ -240,62 +238,7 @@ def _common(rows: Sequence[TimedNetwork], machine: Machine) -> tuple[list[TimedN
         used = kept
 
 
-def _check_apart(rows: Sequence[TimedNetwork]) -> None:
-    """Raises ConfigError on a network that is there twice, or where all take the same time."""
-    first: dict[str, TimedNetwork] = {}
-    for row in rows:
-        before = first.setdefault(row.name, row)
-        if before is not row:
-            raise ConfigError(
-                f"{row.where}: {row.name!r} is there twice ({before.where}: {before.latency_ms:g} ms, here "
-                f"{row.latency_ms:g} ms): left out, it would be known by its other row",
-                next_step="keep one row of each network",
-            )
-    if len(rows) > 1 and len({row.latency_ms for row in rows}) == 1:
-        raise ConfigError(
-            f"{rows[0].where} and all others: every network takes {rows[0].latency_ms:g} ms, which tells no cost apart",
-            next_step="measure each network by itself",
-        )
-
-
-def _check_rate(rows: Sequence[TimedNetwork], device: Device) -> None:
-    """Raises ConfigError where no device of this kind is so fast or slow: the column is in another unit."""
-    low, high = RATES[device.kind]
-    best = max(rows, key=lambda row: row.graph.macs / row.latency_ms)
-    rate = best.graph.macs / best.latency_ms * 1e3
-    if not low <= rate <= high:
-        unit = "seconds" if rate > high else "microseconds"
-        raise ConfigError(
-            f"{best.where}: {best.name!r} in {best.latency_ms:g} ms would be {rate:.1e} multiply-accumulates a second; "
-            f"a {device.kind} makes {low:.0e} to {high:.0e}. Are these {unit}?",
-            next_step="convert the column to milliseconds, or name another kind of device",
-        )
-
-
-def _worst(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[TimedNetwork, float]:
-    """The row that all others contradict most, and what was measured over what they say."""
-    ratios = np.where(np.isfinite(found.ratios), found.ratios, 1.0)
-    at = int(np.argmax(np.abs(np.log(ratios))))
-    return rows[at], float(ratios[at])
-
-
-def _furthest(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> str:
-    row, ratio = _worst(rows, found)
-    return f"{row.name!r}: {row.latency_ms:.3g} ms measured, about {row.latency_ms / ratio:.3g} said by the others"
-
-
-def _check_each(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> None:
-    """Raises ConfigError on a row that all others contradict by more than any network differs from another."""
-    row, ratio = _worst(rows, found)
-    if max(ratio, 1 / ratio) > IMPOSSIBLE_RATIO:
-        raise ConfigError(
-            f"{row.where}: {row.name!r} in {row.latency_ms:g} ms, where the other rows say about "
-            f"{row.latency_ms / ratio:.3g} ms: mixed-up units, or no measurement",
-            next_step="bring all rows to milliseconds, or delete this one",
-        )
-
-
-def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[HeldOut, Interval]:
+def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit, groups: Sequence[int]) -> tuple[HeldOut, Interval]:
     from scipy.stats import spearmanr
 
     priced = np.isfinite(found.ratios)
@@ -312,7 +255,7 @@ def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[Held
         within_15_percent=float(np.mean(error <= 0.15)),
         mape_percent=float(error.mean() * 100),
         rank_correlation=float(spearmanr(measured, predicted).statistic),
-        interval_coverage=coverage_across(ratios, np.arange(len(ratios))),
+        interval_coverage=coverage_across(ratios, np.array(groups)[priced]),
         left_out="one network",
     )
     return held, interval_of(ratios)

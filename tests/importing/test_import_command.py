@@ -115,6 +115,36 @@ def test_a_row_in_another_unit_is_named(automc, home: Path, rows) -> None:
     refused(run(automc, write(home / "board.csv", rows)), home, "board.csv: row 6", "mixed-up units")
 
 
+def test_one_network_under_two_names_counts_once(automc, home: Path, rows) -> None:
+    copies = [dict(row, model=f"again_{row['model']}") for row in rows[:7]]
+    for row in rows[:7]:
+        (home / f"again_{row['model']}").write_bytes((home / row["model"]).read_bytes())
+    refused(run(automc, write(home / "board.csv", rows[:7] + copies)), home, "7 different networks are too few")
+
+
+def test_copies_of_a_network_are_left_out_with_it(home: Path, rows) -> None:
+    rng = np.random.default_rng(0)
+    for row in rows:
+        row["latency_ms"] = float(row["latency_ms"]) * float(np.exp(0.3 * rng.standard_normal()))
+    alone, _ = assemble(*read_csv(write(home / "board.csv", rows), "a board", "phone", "tflite"), "board", 0.0)
+    copies = []
+    for row in rows:
+        (home / f"again_{row['model']}").write_bytes((home / row["model"]).read_bytes())
+        copies.append(dict(row, model=f"again_{row['model']}"))
+    table = write(home / "twice.csv", rows + copies)
+    twice, _ = assemble(*read_csv(table, "a board", "phone", "tflite"), "board", 0.0)
+    assert twice.held_out[0].mape_percent == pytest.approx(alone.held_out[0].mape_percent, rel=0.05)
+
+
+def test_a_phone_that_would_be_the_slowest_of_all_decides_no_limits(automc, home: Path, rows) -> None:
+    for row in rows:  # of a phone that takes 5 us to start and makes 7e11 multiply-accumulates a second
+        row["latency_ms"] = 5.0 + 3.0 * float(row["latency_ms"])
+    answer = run(automc, write(home / "board.csv", rows))
+    assert answer.code == 0, answer.err
+    assert "rank only" in answer.out
+    assert "its column may be in microseconds" in " ".join(answer.out.split())
+
+
 def test_a_whole_column_in_another_unit_is_caught_by_what_the_kind_of_device_can_do(automc, home: Path, rows) -> None:
     for row in rows:
         row["latency_ms"] = float(row["latency_ms"]) * 1000
@@ -227,7 +257,7 @@ def with_head(path: Path, features: int) -> None:
 
 
 def test_too_few_rows_are_refused(automc, home: Path, rows) -> None:
-    refused(run(automc, write(home / "board.csv", rows[:7])), home, "7 networks are too few", "8 are needed")
+    refused(run(automc, write(home / "board.csv", rows[:7])), home, "7 different networks are too few", "8 are needed")
 
 
 def test_rows_of_another_runtime_are_refused(automc, home: Path, rows) -> None:
