@@ -188,12 +188,47 @@ def _recurrent(recorder: Recorder, args: Arguments, kwargs: Keywords) -> None:
     )
 
 
+def _relu(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
+    """As torch's operator of it is recorded, without a way through its dispatcher. Not in place."""
+    data = argument(args, kwargs, 0, "input")
+    if argument(args, kwargs, 1, "inplace", False) or not _plain(recorder, data):
+        return None
+    out = made(data.shape, data)
+    recorder.emit("Relu", [recorder.name(data)], out)
+    return out
+
+
+def _add(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
+    """As `_relu`, of two activations of one shape."""
+    if kwargs or len(args) != 2 or not all(_plain(recorder, value) for value in args):
+        return None
+    left, right = args
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return None
+    out = made(left.shape, left)
+    recorder.emit("Add", [recorder.name(left), recorder.name(right)], out)
+    return out
+
+
+def _plain(recorder: Recorder, value: object) -> bool:
+    """Whether it is an activation of floats in order: what is made of it elementwise is one as well."""
+    if not isinstance(value, torch.Tensor) or not recorder.is_activation(value):
+        return False
+    return value.is_floating_point() and value.is_contiguous()
+
+
 FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
     torch.conv1d: _convolution,
     torch.conv2d: _convolution,
     torch.conv3d: _convolution,
     functional.linear: _linear,
     functional.batch_norm: _batch_norm,
+    functional.relu: _relu,
+    torch.relu: _relu,
+    torch.Tensor.relu: _relu,
+    torch.add: _add,
+    torch.Tensor.add: _add,
+    torch.Tensor.__add__: _add,
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from automc.profiles import Int8Facts
 from automc.techniques.plan import QuantiseEdit
-from automc.techniques.quantspec import QuantSpec, activation_edit, integer_form, targets, write_qdq
+from automc.techniques.quantspec import QuantSpec, activation_edit, integer_form, targets, write_qdq_into
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,6 @@ _KEEPS_RANGE = frozenset({"Expand", "Resize", "Reshape", "Flatten", "Transpose",
 
 def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.ModelProto:
     """A float op-level graph, in the form of an export, with QuantizeLinear / DequantizeLinear pairs, integer weights.
-
     scheme: types and granularity, as a profile found them fast; by default uint8 activations, int8 per channel.
     """
     chosen = scheme or Int8Facts()
@@ -53,7 +52,8 @@ def quantised(model: onnx.ModelProto, scheme: Int8Facts | None = None) -> onnx.M
             tensor=tensor, dtype=chosen.weight_type, scale=(scale,) * count, zero_point=(zero,) * count,
             axis=channels,
         )  # fmt: skip
-    return write_qdq(model, QuantSpec(tuple(edits.values())))
+    write_qdq_into(model, QuantSpec(tuple(edits.values())))
+    return model
 
 
 def _ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:

@@ -139,12 +139,12 @@ class Recorder:
         **attributes: AttributeValue,
     ) -> list[str]:
         """One operator with values that no torch tensor stands for; returns their names."""
-        from onnx import helper
+        from onnx import NodeProto
 
         label = name if name and name not in self._used else f"{name or op}_{len(self._nodes)}"
         self._used.add(label)
         values = [f"{label}:{index}" for index in range(outputs)]
-        proto = helper.make_node(op, inputs, values, name=label)
+        proto = NodeProto(op_type=op, input=inputs, output=values, name=label)
         for key, value in attributes.items():
             _attribute(proto, key, value)
         self._nodes.append(proto)

@@ -57,9 +57,7 @@ def recorded(model: nn.Module, example_inputs: tuple[torch.Tensor, ...], *, batc
 
 
 def _record(network: nn.Module, example_inputs: tuple[torch.Tensor, ...], batch: int) -> Recording:
-    names = {id(tensor): name for name, tensor in network.named_parameters(remove_duplicate=False)}
-    names |= {id(tensor): name for name, tensor in network.named_buffers(remove_duplicate=False)}
-    recorder = Recorder(names)
+    recorder = Recorder(_names_of(network))
     inputs = tuple(
         torch.empty((batch, *tensor.shape[1:]), dtype=tensor.dtype, device="meta") for tensor in example_inputs
     )
@@ -76,6 +74,17 @@ def _record(network: nn.Module, example_inputs: tuple[torch.Tensor, ...], batch:
             next_step="keep values out of its control flow, or export it and predict the file",
         ) from error
     return recorder.recording(inputs, _tensors(result))
+
+
+def _names_of(network: nn.Module) -> dict[int, str]:
+    """Qualified names of parameters and buffers by identity; of several the last, a buffer's before a parameter's."""
+    parameters, buffers = dict[int, str](), dict[int, str]()
+    for owner, module in network.named_modules(remove_duplicate=False):
+        for held, names in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    names[id(tensor)] = f"{owner}.{name}" if owner else name
+    return parameters | buffers
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class QdqWriter:
         """Tensor of the float graph -> the tensor its readers now read."""
 
     def run(self) -> None:
-        from onnx import helper
+        from onnx import NodeProto
 
         produced = {value.name for value in self.graph.input}
         produced |= {output for node in self.graph.node for output in node.output}
@@ -41,7 +41,7 @@ class QdqWriter:
                 self._pair(self.spec.by_name[value.name], value.name, f"{value.name}.dequantised")
         for node in list(self.graph.node):
             biased = self._bias(node)
-            copied = helper.make_node("Identity", [], [])
+            copied = NodeProto()
             copied.CopyFrom(node)
             for slot, value in enumerate(node.input):
                 copied.input[slot] = biased if slot == 2 and biased else self._read(value)
@@ -143,22 +143,22 @@ class QdqWriter:
         self._constant(f"{edit.tensor}.zero_point", zero if edit.axis is not None else zero[0], edit.dtype)
 
     def _constant(self, name: str, values: np.ndarray | np.generic, dtype: str) -> None:
-        from onnx import helper, numpy_helper
+        from onnx import TensorProto
 
         array = np.asarray(values)
         if dtype in ("int4", "uint4"):  # two to the byte, the first in the low half
             nibbles = np.append(array.reshape(-1), [0] * (array.size % 2)).astype(np.uint8) & 15
-            packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
-            self.constants[name] = helper.make_tensor(name, _tensor_type(dtype), array.shape, packed, raw=True)
+            raw = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
         else:
-            self.constants[name] = numpy_helper.from_array(np.asarray(array, dtype=dtype), name)
+            raw = np.asarray(array, np.dtype(dtype).newbyteorder("<")).tobytes()
+        self.constants[name] = TensorProto(name=name, data_type=_tensor_type(dtype), dims=array.shape, raw_data=raw)
 
     def _node(self, op_type: str, edit: QuantiseEdit, source: str, target: str) -> None:
-        from onnx import helper
+        from onnx import NodeProto, helper
 
         name = f"{target}/{op_type}" if op_type == "QuantizeLinear" else f"{target}/Dequantize"
         inputs = [source, f"{edit.tensor}.scale", f"{edit.tensor}.zero_point"]
-        node = helper.make_node(op_type, inputs, [target], name=name)
+        node = NodeProto(op_type=op_type, input=inputs, output=[target], name=name)
         if edit.axis is not None:
             node.attribute.append(helper.make_attribute("axis", edit.axis))
         self.nodes.append(node)
@@ -177,7 +177,9 @@ def _check(edit: QuantiseEdit) -> None:
         raise CompressionError(f"{edit.tensor}: a zero point lies outside {edit.dtype}")
 
 
-def _tensor_type(dtype: str) -> int:
-    from onnx import TensorProto
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "uint4": 21, "int4": 22}
 
-    return int(getattr(TensorProto, dtype.upper()))
+
+def _tensor_type(dtype: str) -> int:
+    """TensorProto.DataType of that name."""
+    return _TYPES[dtype]

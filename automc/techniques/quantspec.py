@@ -179,11 +179,16 @@ def write_qdq(model: onnx.ModelProto, spec: QuantSpec) -> onnx.ModelProto:
     spec become int32 at scale(data) * scale(weight). Raises CompressionError on a tensor the graph does not have,
     on a scale count that does not fit its axis, and on a bias that does not fit int32 at that scale.
     """
+    written = integer_form(model)
+    write_qdq_into(written, spec)
+    return written
+
+
+def write_qdq_into(model: onnx.ModelProto, spec: QuantSpec) -> None:
+    """As `write_qdq`, in a graph in integer form itself."""
     from automc.techniques._qdq_writer import QdqWriter
 
-    written = integer_form(model)
-    QdqWriter(written, spec).run()
-    return written
+    QdqWriter(model, spec).run()
 
 
 def integer_form(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -196,14 +201,21 @@ def integer_form(model: onnx.ModelProto) -> onnx.ModelProto:
 
     formed = onnx.ModelProto()
     formed.CopyFrom(model)
-    if not any(node.op_type == "ReduceMean" for node in formed.graph.node):
-        return formed
     constants = {tensor.name: tensor for tensor in formed.graph.initializer}
-    inferred = onnx.shape_inference.infer_shapes(formed).graph
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)}
+    means = {
+        node.output[0]: node
+        for node in formed.graph.node
+        if node.op_type == "ReduceMean" and len(node.input) > 1 and node.input[1] in constants
+    }
+    if not means:
+        return formed
+    ranks = _ranks(formed.graph)
+    if any(node.input[0] not in ranks for node in means.values()):
+        inferred = onnx.shape_inference.infer_shapes(formed).graph
+        ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)}
     nodes: list[onnx.NodeProto] = []
     for node in formed.graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+        if node.output[0] not in means:
             nodes.append(node)
             continue
         axes = {int(axis) % 4 for axis in numpy_helper.to_array(constants[node.input[1]])}
@@ -220,6 +232,25 @@ def integer_form(model: onnx.ModelProto) -> onnx.ModelProto:
     formed.graph.ClearField("node")
     formed.graph.node.extend(copies)
     return formed
+
+
+_KEEPS_RANK = frozenset({
+    "Conv", "Relu", "Clip", "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "Pad",
+    "Slice",
+})  # fmt: skip
+
+
+def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    """Ranks of tensors as far as plain operators tell them; inference takes a hundred times as long."""
+    shaped = [value for value in graph.input if value.type.tensor_type.HasField("shape")]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in shaped}
+    ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in _KEEPS_RANK and node.input[0] in ranks:
+            ranks[node.output[0]] = ranks[node.input[0]]
+        elif node.op_type in ("Add", "Mul", "Sub", "Div") and all(name in ranks for name in node.input):
+            ranks[node.output[0]] = max(ranks[name] for name in node.input)
+    return ranks
 
 
 def read_spec(model: onnx.ModelProto) -> QuantSpec:
