@@ -210,6 +210,16 @@ def _add(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor 
     return out
 
 
+def _mean_of_picture(recorder: Recorder, args: Arguments, kwargs: Keywords) -> torch.Tensor | None:
+    """As `_relu`, of a pool that leaves one position: torch takes a mean, in an order of axes of its own."""
+    data, size = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "output_size")
+    if size not in (1, (1, 1), [1, 1]) or not _plain(recorder, data) or data.dim() != 4:
+        return None
+    out = made((*data.shape[:2], 1, 1), data)
+    recorder.emit("ReduceMean", [recorder.name(data), recorder.literal([-1, -2])], out, keepdims=1)
+    return out
+
+
 def _plain(recorder: Recorder, value: object) -> bool:
     """Whether it is an activation of floats in order: what is made of it elementwise is one as well."""
     if not isinstance(value, torch.Tensor) or not recorder.is_activation(value):
@@ -229,6 +239,7 @@ FUNCTIONS: Mapping[Callable[..., Any], Handler] = {
     torch.add: _add,
     torch.Tensor.add: _add,
     torch.Tensor.__add__: _add,
+    functional.adaptive_avg_pool2d: _mean_of_picture,
     torch.matmul: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,

@@ -57,10 +57,14 @@ def another(leaf: nn.Module) -> nn.Module:
 def _branch(module: nn.Module, own: set[int], made: dict[int, nn.Module]) -> nn.Module:
     if id(module) in made:
         return made[id(module)]
-    children = {name: None if child is None else _branch(child, own, made) for name, child in module._modules.items()}
-    changed = any(children[name] is not child for name, child in module._modules.items())
+    children = {}
+    for name, child in module._modules.items():
+        if child is not None:
+            branch = _branch(child, own, made)
+            if branch is not child:
+                children[name] = branch
     result = module
-    if changed or id(module) in own:
+    if children or id(module) in own:
         result = object.__new__(type(module))
         result.__dict__ = {
             key: value.copy() if isinstance(value, dict | set | list) else value

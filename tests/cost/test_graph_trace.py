@@ -14,6 +14,7 @@ from torch import nn
 
 from automc.cost.graph import graph_from_onnx, graph_from_trace
 from automc.cost.kernels import KernelGraph, Precision
+from automc.cost.trace import recorded
 from automc.errors import UnseenOperatorError
 from automc.export import export_onnx
 
@@ -266,3 +267,35 @@ def test_pools_of_transposed_tensors_and_root_norms_are_traced_as_exported(model
     exported = export_onnx(model, inputs)
     assert not {"Gather", "Range"} & {node.op_type for node in exported.graph.node}
     assert signatures(graph_from_trace(model, inputs)) == signatures(graph_from_onnx(exported))
+
+
+class _PlainAndNot(nn.Module):
+    """Sums, Relus and means that are recorded as functions, beside those that have to go through torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.pool, self.inplace, self.last = nn.AdaptiveAvgPool2d(1), nn.ReLU(inplace=True), nn.Linear(8, 4)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(image))
+        y = torch.add(x + self.second(x), x).relu()
+        y = torch.add(self.inplace(y) + 1.0, x, alpha=2)
+        y = F.relu(y.transpose(2, 3))
+        y = y + y.transpose(2, 3)
+        small = F.adaptive_avg_pool2d(y, 2).flatten(1)[:, :8]
+        pooled = F.adaptive_avg_pool2d(y, (1, 1)) + self.pool(y)
+        return self.last(pooled.flatten(1) * small)
+
+
+def test_functions_that_skip_torchs_dispatcher_are_recorded_as_their_operators(monkeypatch) -> None:
+    from automc.cost import functions, trace
+
+    network, inputs = _PlainAndNot().eval(), (torch.zeros(1, 3, 8, 8),)
+    short = recorded(network, inputs)
+    quick = {functions._relu, functions._add, functions._mean_of_picture}
+    monkeypatch.setattr(trace, "_CALLS", {call: made for call, made in trace._CALLS.items() if made not in quick})
+    full = recorded(network, inputs)
+    assert short.nodes == full.nodes
+    assert (short.shapes, short.weights, short.literals) == (full.shapes, full.weights, full.literals)
+    assert {"Relu", "Add", "ReduceMean"} <= {node.op_type for node in short.nodes}
