@@ -18,6 +18,7 @@ from automc.techniques.quantspec import (
     QuantSpec,
     activation_edit,
     dequantise,
+    integer_form,
     quantise,
     read_spec,
     role,
@@ -294,3 +295,21 @@ def test_what_selects_or_repeats_values_hands_on_their_scale_by_every_output() -
     found = targets(graph(nodes, weights, (1, 4, 3, 3)))
     assert found.followers == {"left": "a", "right": "a", "one": "a", "again": "a"}
     assert found.activations == ("input", "a", "output")
+
+
+@pytest.mark.parametrize("before", ["Relu", "Add", "Softmax", "Reshape"])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_a_mean_over_a_picture_becomes_a_pool_whatever_comes_before_it(before: str, rank: int) -> None:
+    """Ranks that plain operators do not tell (Softmax, Reshape) are inferred."""
+    shape = [1, 4, 6, 6][:rank]
+    literals = {"axes": np.array([2, 3][: rank - 2], np.int64), "shape": np.array(shape, np.int64)}
+    given = {"Relu": ["x"], "Add": ["x", "x"], "Softmax": ["x"], "Reshape": ["x", "shape"]}[before]
+    mean = helper.make_node("ReduceMean", ["y", "axes"], ["z"], "mean", keepdims=1)
+    graph = helper.make_graph(
+        [helper.make_node(before, given, ["y"], "before"), mean], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(values, name) for name, values in literals.items()],
+    )  # fmt: skip
+    formed = integer_form(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    assert [node.op_type for node in formed.graph.node][-1] == ("GlobalAveragePool" if rank == 4 else "ReduceMean")
