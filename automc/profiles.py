@@ -70,7 +70,8 @@ class HeldOut(Frozen):
     within_15_percent: float
     mape_percent: float
     rank_correlation: float
-    interval_coverage: float
+    interval_coverage: float | None
+    """Share of networks within the interval stated for them; None: there were too few to tell."""
     left_out: Literal["unseen families", "one network", "one space"] = "unseen families"
     """What the fit behind each prediction had not seen. one network: every other network of the table was fitted, so
     `families` are the networks' names."""

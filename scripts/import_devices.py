@@ -81,7 +81,8 @@ def main() -> None:
         assert told is not None
         print(
             f"{entry.name:32} n={held.networks} MAPE {held.mape_percent:5.1f} %, {held.within_10_percent:.0%} within "
-            f"10 %, rank {held.rank_correlation:.3f} covered {held.interval_coverage:.0%}  {told.use}: {told.reason}",
+            f"10 %, rank {held.rank_correlation:.3f} covered {held.interval_coverage or 0:.0%}  {told.use}: "
+            f"{told.reason}",
             flush=True,
         )
 

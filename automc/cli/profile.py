@@ -142,7 +142,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
                     item.precision, str(item.networks),
                     f"{item.within_5_percent:.0%}", f"{item.within_10_percent:.0%}",
                     f"{item.within_15_percent:.0%}", f"{item.mape_percent:.1f} %", f"{item.rank_correlation:.3f}",
-                    f"{item.interval_coverage:.0%}", ", ".join(item.families),
+                    "-" if item.interval_coverage is None else f"{item.interval_coverage:.0%}",
+                    ", ".join(item.families),
                 )
                 for item in profile.held_out
             ],

@@ -68,10 +68,15 @@ WIDEST = 3.0  # high / low of the 90 % interval beyond which a figure decides no
 LEAST_RANK = 0.9
 
 
-def use_of(networks: int, rank_correlation: float, interval: Interval) -> tuple[Use, str]:
-    """What predictions with these errors are good for, and why. All of networks that were left out of the fit."""
+def use_of(
+    networks: int, rank_correlation: float, interval: Interval, *, measured: int | None = None
+) -> tuple[Use, str]:
+    """What predictions with these errors are good for, and why. All of networks that were left out of the fit.
+
+    measured: how many there were, those included of which the others told too little; by default `networks`.
+    """
     wide = interval.high / interval.low
-    if networks < LEAST_FOR_LIMITS:
+    if (networks if measured is None else measured) < LEAST_FOR_LIMITS:
         return "rank only", f"{networks} networks are too few for an interval: {LEAST_FOR_LIMITS} are needed"
     if rank_correlation < LEAST_RANK:
         return "rank only", f"rank correlation {rank_correlation:.2f} on networks left out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
@@ -180,12 +180,13 @@ def fit(
     *,
     shrinkage: float = SHRINKAGE,
     least: Mapping[str, float] | None = None,
+    held: Collection[str] = (),
 ) -> Fit:
     """Coefficients of all columns at once: kernels alone, micro models and whole networks may be mixed freely.
 
     Minimises the squared relative error over non-negative coefficients; observations off by more than OUTLIER lose
     weight in proportion (Huber 1964) over ROUNDS reweightings. shrinkage: more for fewer observations. least: by
-    column, what its coefficient may not be below. Deterministic.
+    column, what its coefficient may not be below. held: columns whose coefficient is just that. Deterministic.
     Raises MeasurementError where there is nothing to fit.
     """
     if not observations:
@@ -195,7 +196,8 @@ def fit(
     tables = [columns_of(observation, machine) for observation in observations]
     names, design = design_of(tables, [observation.latency_ms for observation in observations])
     weights = np.array([observation.weight for observation in observations])
-    solution = solve(design, weights, shrinkage, np.array([(least or {}).get(name, 0.0) for name in names]))
+    floor = np.array([(least or {}).get(name, 0.0) for name in names])
+    solution = solve(design, weights, shrinkage, floor, np.array([name in held for name in names]))
     coefficients = {name: float(value) for name, value in zip(names, solution, strict=True) if value > 0}
     residuals = design @ solution - 1.0
     return Fit(machine, coefficients, ranges_of(observations, machine), _spread(observations, machine, residuals))
@@ -212,13 +214,24 @@ def design_of(tables: Sequence[Mapping[str, float]], latency_ms: Sequence[float]
     return names, design
 
 
-def solve(design: np.ndarray, prior: np.ndarray, shrinkage: float, least: np.ndarray | None = None) -> np.ndarray:
-    """(columns,) coefficients x >= least with design @ x near 1. prior: (n,) weights of the observations. least: 0."""
+def solve(
+    design: np.ndarray,
+    prior: np.ndarray,
+    shrinkage: float,
+    least: np.ndarray | None = None,
+    held: np.ndarray | None = None,
+) -> np.ndarray:
+    """(columns,) coefficients x >= least with design @ x near 1. prior: (n,) weights of the observations.
+
+    least: (columns,), by default 0. held: (columns,), where x is `least`; by default nowhere.
+    """
     floor = np.zeros(design.shape[1]) if least is None else least
     wanted = 1.0 - design @ floor
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1.0
     scaled = design / scale
+    if held is not None:
+        scaled = np.where(held, 0.0, scaled)
     weights = prior.copy()
     solution = np.zeros(design.shape[1])
     for _ in range(ROUNDS):

@@ -46,6 +46,8 @@ def work_class(row: KernelRow) -> str:
     if row.layout == "nchwc" or row.op.startswith("Reorder"):
         return f"{row.op}.{row.layout}"
     precision = "" if row.precision == "fp32" else ".int8"
+    if _pools_all(row):
+        return f"pool{precision}"
     if row.op in ("Conv", "QLinearConv"):
         if prod(row.output_shape[2:]) > 1 or row.groups > 1:
             return f"Conv.{_convolution_kind(row)}{precision}"
@@ -54,6 +56,14 @@ def work_class(row: KernelRow) -> str:
         # one row: weights are read once and used once, so that memory decides
         return f"matrix{'.vector' if prod(row.output_shape[:-1]) == 1 else ''}{precision}"
     return f"{_KIND_OF.get(row.op, row.op)}{precision}"
+
+
+def _pools_all(row: KernelRow) -> bool:
+    """Whether it is the mean over a picture: some exporters write a pool, others a reduction."""
+    given, made = row.input_shapes[0] if row.input_shapes else (), row.output_shape
+    if row.op != "ReduceMean" or len(given) != 4 or prod(given[2:]) == 1:
+        return False
+    return made in (given[:2], (*given[:2], 1, 1))
 
 
 def _convolution_kind(row: KernelRow) -> str:
@@ -82,7 +92,7 @@ def work(row: KernelRow) -> dict[str, float]:
             columns["Conv.depthwise:channels"] = row.groups / 1e6
     else:
         columns[f"{kind}:bytes"] = moved
-    if kind.startswith("pool") and "Global" not in row.op:
+    if kind.startswith("pool") and row.kernel and "Global" not in row.op:
         columns[f"{kind}:taps"] = prod(row.output_shape) * prod(row.kernel) / 1e6
     columns["weights:bytes"] = row.bytes_weights / 1e6
     return {name: value for name, value in columns.items() if value > 0}

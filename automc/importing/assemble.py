@@ -17,7 +17,6 @@ from automc.cost.calibration import (
     ClassRange,
     Interval,
     MeasuredEnergy,
-    coverage_across,
     interval_of,
     use_of,
 )
@@ -26,8 +25,9 @@ from automc.cost.features import kernel_class
 from automc.cost.few_networks import FewNetworksFit, fit_few_networks
 from automc.cost.fit import Observation
 from automc.cost.kernels import KernelGraph
+from automc.cost.predictor import CalibratedPredictor
 from automc.cost.tiles import Machine
-from automc.errors import ConfigError
+from automc.errors import ConfigError, UnseenOperatorError
 from automc.importing.energies import check_energies, fitted_energy
 from automc.importing.plausible import alike, check_apart, check_each, check_rate, doubted_unit, furthest
 from automc.profiles import (
@@ -46,6 +46,7 @@ from automc.profiles import (
 
 LEAST_NETWORKS = 8
 """Fewer networks than this tell nothing that could be checked by leaving some out."""
+PARTS = 5
 LEAST_PER_CLASS = 3
 """Networks that hold a kernel class, below which its time cannot be told from that of the rest of these networks."""
 
@@ -104,6 +105,39 @@ def assemble(
     rows: Sequence[TimedNetwork], device: Device, name: str, unix_s: float
 ) -> tuple[HardwareProfile, Calibration]:
     """The profile and its calibration; nothing is written. Errors as `import_device`."""
+    profile, calibration, used, groups = _assembled(rows, device, name, unix_s)
+    inside = _inside(used, groups, device)
+    share = float(np.mean(inside)) if inside else None
+    held = tuple(entry.model_copy(update={"interval_coverage": share}) for entry in profile.held_out)
+    return profile.model_copy(update={"held_out": held}), calibration
+
+
+def _inside(used: Sequence[TimedNetwork], groups: Sequence[int], device: Device) -> list[bool]:
+    """Whether each network lies in the interval that a profile of the others states, PARTS of them left out at once.
+
+    Empty where what is left is too little for a profile; networks such a profile cannot price are not in it.
+    """
+    parts = np.array(groups) % PARTS
+    inside = []
+    for part in range(PARTS):
+        rest = [row for row, own in zip(used, parts, strict=True) if own != part]
+        try:
+            predictor = CalibratedPredictor(*_assembled(rest, device, "part", 0.0)[:2])
+        except ConfigError:
+            continue
+        for row in (row for row, own in zip(used, parts, strict=True) if own == part):
+            try:
+                said = predictor.predict(row.graph).latency_ms
+            except UnseenOperatorError:
+                continue
+            inside.append(said.low <= row.latency_ms <= said.high)
+    return inside
+
+
+def _assembled(
+    rows: Sequence[TimedNetwork], device: Device, name: str, unix_s: float
+) -> tuple[HardwareProfile, Calibration, list[TimedNetwork], list[int]]:
+    """The profile, not yet judged by its intervals, its calibration, the rows it is fitted to, and their groups."""
     machine = Machine(columns="work")
     for row in rows:
         if not (np.isfinite(row.latency_ms) and row.latency_ms > 0):
@@ -117,19 +151,20 @@ def assemble(
     if len(set(groups)) < LEAST_NETWORKS:
         raise ConfigError(
             f"{len(set(groups))} different networks are too few to fit a device to and check it: "
-            f"{LEAST_NETWORKS} are needed"
-            + (f" (not counted, for operators that fewer than {LEAST_PER_CLASS} have: {rare})" if rare else ""),
-            next_step="measure more networks, of different kinds and sizes, on this device",
+            f"{LEAST_NETWORKS} are needed" + (f"; not counted are {rare}" if rare else ""),
+            next_step="measure more networks, of different kinds and sizes, on this device"
+            + (f"; each operator in {LEAST_PER_CLASS} or more of them" if rare else ""),
         )
     check_rate(used, device)
     found = fit_few_networks([Observation(row.graph, row.latency_ms) for row in used], machine, groups)
     check_each(used, found)
-    held, interval = _held_out(used, found, groups)
+    held, interval = _held_out(used, found)
     has_energy = all(np.isfinite(row.energy_mj) for row in used)
     if has_energy:
         check_energies(used, device.kind)
     measured = fitted_energy(used, machine, found.ratios) if has_energy else None
-    use, reason = use_of(len(set(groups)), held.rank_correlation, interval)
+    priced = set(np.array(groups)[np.isfinite(found.ratios)].tolist())
+    use, reason = use_of(len(priced), held.rank_correlation, interval, measured=len(set(groups)))
     if use == "rank only":
         reason = f"{reason}; furthest off is {furthest(used, found)}"
     doubted = doubted_unit(used, device)
@@ -201,14 +236,14 @@ def assemble(
                     if found.untold
                     else ()
                 ),
-                *((f"networks like {rare}: too few of the table have their operators",) if rare else ()),
+                *((f"networks with operators that fewer than {LEAST_PER_CLASS} of it have: {rare}",) if rare else ()),
                 "int8, batches other than the table's, and operators that are not in it",
                 "which channel multiple pays, and the memory of the runtime itself",
                 *(() if has_energy else ("energy other than by the model named above: none was measured",)),
             ),
         ),
     )  # fmt: skip
-    return profile, calibration
+    return profile, calibration, used, groups
 
 
 def _figures(row: TimedNetwork) -> str:
@@ -227,18 +262,19 @@ def _energy_source(measured: MeasuredEnergy) -> EnergySource:
 
 
 def _common(rows: Sequence[TimedNetwork], machine: Machine) -> tuple[list[TimedNetwork], str]:
-    """The rows whose every kernel class is in LEAST_PER_CLASS of them or more, and the names of the others."""
-    used = list(rows)
+    """The rows whose every kernel class is in LEAST_PER_CLASS of them or more; and, in words, the others and why."""
+    used, rare = list(rows), list[str]()
     while True:
-        kinds = {row.where: {kernel_class(kernel, machine) for kernel in row.graph.rows} for row in used}
-        seen = Counter(kind for found in kinds.values() for kind in found)
-        kept = [row for row in used if all(seen[kind] >= LEAST_PER_CLASS for kind in kinds[row.where])]
-        if len(kept) == len(used):
-            return used, ", ".join(row.name for row in rows if row not in kept)
-        used = kept
+        kinds = [{kernel_class(kernel, machine) for kernel in row.graph.rows} for row in used]
+        seen = Counter(kind for found in kinds for kind in found)
+        few = [[kind for kind in sorted(found) if seen[kind] < LEAST_PER_CLASS] for found in kinds]
+        if not any(few):
+            return used, ", ".join(rare)
+        rare += [f"{row.name} (for {', '.join(kinds)})" for row, kinds in zip(used, few, strict=True) if kinds]
+        used = [row for row, kinds in zip(used, few, strict=True) if not kinds]
 
 
-def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit, groups: Sequence[int]) -> tuple[HeldOut, Interval]:
+def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit) -> tuple[HeldOut, Interval]:
     from scipy.stats import spearmanr
 
     priced = np.isfinite(found.ratios)
@@ -255,7 +291,7 @@ def _held_out(rows: Sequence[TimedNetwork], found: FewNetworksFit, groups: Seque
         within_15_percent=float(np.mean(error <= 0.15)),
         mape_percent=float(error.mean() * 100),
         rank_correlation=float(spearmanr(measured, predicted).statistic),
-        interval_coverage=coverage_across(ratios, np.array(groups)[priced]),
+        interval_coverage=None,
         left_out="one network",
     )
     return held, interval_of(ratios)

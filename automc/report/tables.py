@@ -228,7 +228,7 @@ def held_out_rows(data: ReportData) -> list[dict[str, object]]:
             "within_15": f"{100 * item.within_15_percent:.0f} %",
             "mape": f"{item.mape_percent:.1f} %",
             "rank": f"{item.rank_correlation:.3f}",
-            "coverage": f"{100 * item.interval_coverage:.0f} %",
+            "coverage": "-" if item.interval_coverage is None else f"{100 * item.interval_coverage:.0f} %",
         }
         for item in data.profile.held_out
     ]

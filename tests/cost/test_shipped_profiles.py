@@ -47,7 +47,7 @@ def test_an_imported_one_says_where_it_comes_from_and_what_it_cannot(folder) -> 
     (held,) = profile.held_out
     assert held.left_out == "one network"
     assert held.networks == len(held.families) == table.networks >= 20
-    assert abs(held.interval_coverage - 0.9) <= 0.05
+    assert held.interval_coverage >= 0.7  # of 15 to 20 networks
     if table.use == "limits":
         assert held.rank_correlation >= 0.9
     predictor = load_predictor(profile, folder)  # the digest of the calibration is checked here
@@ -59,6 +59,12 @@ def test_an_imported_one_says_where_it_comes_from_and_what_it_cannot(folder) -> 
             continue
         latency = predictor.predict(graph).latency_ms
         assert 0 < latency.low < latency.value < latency.high, sample.name
+
+
+def test_imported_ones_state_intervals_that_hold_what_they_say() -> None:
+    """Of networks that the profile of four fifths of a table had not seen, in the mean over devices."""
+    shares = [load_profile(str(folder)).held_out[0].interval_coverage for folder in IMPORTED]
+    assert 0.85 <= sum(shares) / len(shares) <= 0.95
 
 
 @pytest.mark.parametrize("folder", IMPORTED[:1], ids=lambda folder: folder.name)

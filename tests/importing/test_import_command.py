@@ -41,6 +41,30 @@ def network(path: Path, channels: int, depth: int, side: int) -> float:
     return depth * CALL_MS + graph_from_onnx(path, level="extended").macs / MACS_PER_MS
 
 
+def perceptron(path: Path, width: int, depth: int, *, head_of: int = 0) -> float:
+    """Linear layers of `width` in `path`, behind `head_of` convolutions and a pool; its milliseconds on that device."""
+    nodes, weights, image, inputs = [], [], "image", width
+    if head_of:
+        network(path, width, head_of, 16)
+        graph = onnx.load(path).graph
+        nodes, weights, image = list(graph.node), list(graph.initializer), f"r{head_of - 1}"
+        nodes.append(helper.make_node("GlobalAveragePool", [image], ["pooled"], "pool"))
+        nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], "flat"))
+        image = "flat"
+    for at in range(depth):
+        outputs = 10 if at == depth - 1 else width
+        weights.append(numpy_helper.from_array(np.zeros((inputs, outputs), np.float32), f"m{at}"))
+        nodes.append(helper.make_node("Gemm", [image, f"m{at}"], [f"g{at}"], f"gemm{at}"))
+        image, inputs = f"g{at}", outputs
+    shape = [1, 3, 16, 16] if head_of else [1, width]
+    graph = helper.make_graph(
+        nodes, "linear", [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(image, TensorProto.FLOAT, [1, 10])], weights,
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return (depth + head_of) * CALL_MS + graph_from_onnx(path, level="extended").macs / MACS_PER_MS
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
@@ -134,6 +158,37 @@ def test_copies_of_a_network_are_left_out_with_it(home: Path, rows) -> None:
     table = write(home / "twice.csv", rows + copies)
     twice, _ = assemble(*read_csv(table, "a board", "phone", "tflite"), "board", 0.0)
     assert twice.held_out[0].mape_percent == pytest.approx(alone.held_out[0].mape_percent, rel=0.05)
+
+
+def heads(home: Path, count: int) -> list[dict[str, object]]:
+    rng = np.random.default_rng(0)
+    made = []
+    for at in range(count):
+        name = f"c{at}.onnx"
+        exact = perceptron(home / name, 8 + 8 * (at % 5), 1, head_of=2 + at % 6)
+        made.append({"model": name, "latency_ms": exact * (1 + 0.03 * rng.standard_normal())})
+    return made
+
+
+def test_small_heads_tell_nothing_of_large_linear_layers(automc, home: Path) -> None:
+    answer = run(automc, write(home / "board.csv", heads(home, 22)))
+    assert answer.code == 0, answer.err
+    assert "how long linear layers take (matrix.vector)" in " ".join(answer.out.split())
+    for width, depth in ((256, 3), (1024, 3)):
+        truth = perceptron(home / "mlp.onnx", width, depth)
+        said = automc("predict", str(home / "mlp.onnx"), "--profile", "board", "--json").json["total"]["latency_ms"]
+        assert said["low"] <= truth <= said["high"]
+        assert 1 / 12 <= truth / said["value"] <= 4
+
+
+def test_the_only_perceptron_of_a_table_is_not_taken_for_a_mistake(automc, home: Path) -> None:
+    rows = heads(home, 20)
+    for at, width in enumerate((1024, 512)):
+        rows.append({"model": f"mlp{at}.onnx", "latency_ms": perceptron(home / f"mlp{at}.onnx", width, 3)})
+        answer = run(automc, write(home / "board.csv", rows), "--replace")
+        assert answer.code == 0, answer.err
+        assert "limits:" in answer.out
+        assert ("how long linear layers take" in answer.out) == (at == 0)  # two tell: each is judged by the other
 
 
 def test_a_phone_that_would_be_the_slowest_of_all_decides_no_limits(automc, home: Path, rows) -> None:
