@@ -175,8 +175,9 @@ def own_folder(name: str, folder: Path | None = None, *, imported: bool, replace
     """Where a profile `name` of the user's goes: `folder` if there is one, else among their own.
 
     imported: whether it is of a table, else of this machine's timings. Raises ConfigError on what cannot be a name;
-    and among their own where it would take the place of another device: of one that comes with automc, of this
-    machine by a table's, of a table's by this machine, and, without `replace`, of any table's by another's.
+    and among their own on `host` for a table's, and where it would take the place of another device: of one that comes
+    with automc, of this machine by a table's, of a table's by this machine, and, without `replace`, of any table's by
+    another's.
     """
     another = "give another --name" if imported else "automc profile calibrate host"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -188,12 +189,21 @@ def own_folder(name: str, folder: Path | None = None, *, imported: bool, replace
         return folder
     if name in shipped_names():
         raise ConfigError(f"{name}: a profile of that name comes with automc", next_step=another)
+    if imported and name == "host":
+        raise ConfigError(
+            "host: is the profile of this machine, which commands take where no other is named; no table's device can "
+            "be called so",
+            next_step=another,
+        )
     own = cache_folder() / "profiles" / name
     if not (own / "profile.yaml").is_file():
         return own
     there = load_profile(str(own))
     if imported != (there.imported is not None):
-        raise ConfigError(f"{name}: a profile of another device is called so: {there.description}", next_step=another)
+        raise ConfigError(
+            f"{name}: a profile of another device is called so: {there.description}",
+            next_step=f"move {own} elsewhere, then calibrate again" if name == "host" else another,
+        )
     if imported and not replace:
         raise ConfigError(
             f"{name}: there is a profile called so: {there.description}", next_step="--replace, or another --name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,11 +253,22 @@ def test_a_profile_takes_the_place_of_no_other_device(automc, home: Path, rows) 
     assert "there is a profile called so: a board" in again.err
     assert "next: --replace, or another --name" in again.err
     assert run(automc, table, "--replace").code == 0
-    made = load_profile("board")
-    save_profile(made.model_copy(update={"name": "host", "imported": None}), {}, home / "home" / "profiles" / "host")
-    over_host = run(automc, table, "--name", "host", "--replace")
-    assert over_host.code == 2
-    assert "a profile of another device is called so" in over_host.err
+    made = load_profile("board").model_copy(update={"name": "mine", "imported": None})
+    save_profile(made, {}, home / "home" / "profiles" / "mine")
+    over_mine = run(automc, table, "--name", "mine", "--replace")
+    assert over_mine.code == 2
+    assert "a profile of another device is called so" in over_mine.err
+
+
+def test_host_is_this_machine_and_no_device_of_a_table(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", rows)
+    for more in ((), ("--replace",)):
+        refused(run(automc, table, "--name", "host", *more), home, "host: is the profile of this machine", "--name")
+    assert run(automc, table, "--name", "host", "--folder", str(home / "elsewhere")).code == 0
+    shutil.copytree(home / "elsewhere", home / "home" / "profiles" / "host")  # as nothing of automc's would put it
+    answer = automc("profile", "calibrate", "host", "--quick")
+    assert answer.code == 2
+    assert f"next: move {home / 'home' / 'profiles' / 'host'} elsewhere" in answer.err
 
 
 @pytest.mark.parametrize("name", ["board", "ncnn_jetson_nano_gpu"])
