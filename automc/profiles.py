@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from automc.errors import ConfigError
 from automc.nearest import nearest
@@ -217,8 +217,12 @@ def load_profile(name: str) -> HardwareProfile:
     path = folder / "profile.yaml"
     try:
         return HardwareProfile.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a hardware profile: {error}", next_step="automc profile calibrate") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of pydantic, or of text that is not UTF-8
+        own = folder.parent == cache_folder() / "profiles"
+        raise ConfigError(
+            f"{path}: not a hardware profile: {error}",
+            next_step=f"delete {folder}, then calibrate or import it again" if own else "automc profile calibrate",
+        ) from error
 
 
 def profile_folder(name: str) -> Path:

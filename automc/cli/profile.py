@@ -34,13 +34,21 @@ def register(app: typer.Typer) -> None:
 
 @commands.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Every profile: shipped with automc and calibrated here.
+    """Every profile: shipped with automc, imported, and calibrated here. What cannot be read is warned of.
 
     Example: automc profile list
     """
+    from automc.errors import ConfigError
     from automc.profiles import load_profile, profile_folders
 
-    found = {name: load_profile(str(folder)) for name, folder in sorted(profile_folders().items())}
+    found: dict[str, HardwareProfile] = {}
+    for name, folder in sorted(profile_folders().items()):
+        try:
+            found[name] = load_profile(str(folder))
+        except ConfigError as error:  # it hides no other
+            reason, _, more = error.message.partition("\n")
+            told = f" (all of it: automc profile show {name})" if more else ""
+            typer.echo(f"warning: left out {name}: {reason}{told}\n  next: {error.next_step}", err=True)
     if as_json:
         print_json([{**profile.model_dump(mode="json"), "name": name} for name, profile in found.items()])
         return

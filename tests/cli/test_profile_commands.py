@@ -80,6 +80,21 @@ def test_a_damaged_profile_is_named_with_its_file(automc, home: Path) -> None:
     assert str(path) in answer.err
 
 
+@pytest.mark.parametrize("text", [b"name: [\n", b"name: odd\n", b"\xff\xfe\x00"])
+def test_a_damaged_profile_is_warned_of_and_hides_no_other(automc, home: Path, text: bytes) -> None:
+    folder = home / "profiles" / "odd"
+    folder.mkdir()
+    (folder / "profile.yaml").write_bytes(text)
+    for more in ((), ("--json",)):
+        answer = automc("profile", "list", *more)
+        assert answer.code == 0
+        assert "warning: left out odd: " in answer.err
+        assert answer.err.endswith(f"\n  next: delete {folder}, then calibrate or import it again\n")
+        assert answer.err.count("\n") == 2
+    assert "bench-board" in {item["name"] for item in answer.json}
+    assert "odd" not in {item["name"] for item in answer.json}
+
+
 def test_show_draws_what_was_asked_and_lacks_the_drawing_where_that_was_not_kept(automc, tmp_path: Path) -> None:
     made = save_made_up(tmp_path / "old", [graph_from_onnx(tiny_model())])
     bare = automc("profile", "show", str(tmp_path / "old"))
