@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -180,9 +181,9 @@ def own_folder(name: str, folder: Path | None = None, *, imported: bool, replace
     another's.
     """
     another = "give another --name" if imported else "automc profile calibrate host"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
-            f"{name!r} cannot be a profile's name: letters, digits, dots, hyphens and underscores can",
+            f"{name!r} cannot be a profile's name: up to 100 letters, digits, dots, hyphens and underscores can",
             next_step=another,
         )
     if folder is not None:
@@ -226,8 +227,12 @@ def load_profile(name: str) -> HardwareProfile:
 
 
 def profile_folder(name: str) -> Path:
-    if (Path(name) / "profile.yaml").is_file():
-        return Path(name)
+    try:
+        if (Path(name) / "profile.yaml").is_file():
+            return Path(name)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # which no folder's is
+            raise
     known = profile_folders()
     if name in known:
         return known[name]
@@ -242,17 +247,16 @@ def calibration_text(calibration: dict[str, JsonValue]) -> str:
     return json.dumps(calibration, indent=1, sort_keys=True)
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(
+    folder: Path, next_step: str = "set AUTOMC_HOME to a folder of yours: profiles and caches are kept there"
+) -> None:
     """Raises ConfigError where nothing can be written into `folder`, which need not be there yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be written: {error.strerror}",
-            next_step="set AUTOMC_HOME to a folder of yours: profiles and caches are kept there",
-        ) from error
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}", next_step=next_step) from error
 
 
 def save_profile(profile: HardwareProfile, calibration: dict[str, JsonValue], folder: Path) -> None:

@@ -41,6 +41,7 @@ from automc.profiles import (
     MeasurementProtocol,
     calibration_text,
     own_folder,
+    require_writable,
     save_profile,
 )  # fmt: skip
 
@@ -93,10 +94,15 @@ def import_device(
 
     folder: where profile.yaml and calibration.json go, by default the user's cache folder, where an imported profile
     of that name is written over if `replace` says so. seconds: the moment to be noted, by default now. Raises
-    ConfigError (file and row) on what cannot be a measurement, too few rows, or a name that another device has.
+    ConfigError (file and row) on what cannot be a measurement, too few rows, a name that another device has, or where
+    nothing can be written.
     """
     target = own_folder(name, folder, imported=True, replace=replace)
     profile, calibration = assemble(rows, device, name, time.time() if seconds is None else seconds)
+    if folder is None:
+        require_writable(target)
+    else:
+        require_writable(folder, "give another --folder")
     save_profile(profile, calibration.as_json(), target)
     return profile
 

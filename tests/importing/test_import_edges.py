@@ -1,0 +1,57 @@
+"""`automc profile import` where the table, the name or the place to write it to is not as it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_import_command import network, refused, run, write
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUTOMC_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def rows(home: Path) -> list[dict[str, object]]:
+    """Ten networks of a made-up device, enough to rank by."""
+    return [
+        {"model": f"n{at}.onnx", "latency_ms": network(home / f"n{at}.onnx", 8 + 8 * (at % 4), 2 + at % 5, 12)}
+        for at in range(10)
+    ]
+
+
+@pytest.mark.parametrize("place", ["a_file", "a_file/below", "/proc/nohome"])
+def test_where_nothing_can_be_written_that_is_said(
+    automc, home: Path, rows, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (home / "a_file").write_text("no folder")
+    table = write(home / "board.csv", rows)
+    inside = run(automc, table, "--folder", str(home / place))
+    assert (inside.code, "next: give another --folder" in inside.err) == (2, True)
+    monkeypatch.setenv("AUTOMC_HOME", str(home / place))
+    for answer in (run(automc, table), automc("profile", "calibrate", "host", "--quick")):
+        assert answer.code == 2
+        assert "cannot be written" in answer.err
+        assert "next: set AUTOMC_HOME to a folder of yours" in answer.err
+    assert "epyc_genoa_1t" in automc("profile", "list").out
+    answer = automc("predict", str(home / "n1.onnx"))
+    assert (answer.code, "no hardware profile is called 'host'" in answer.err) == (2, True)
+
+
+def test_a_name_longer_than_a_folders_may_be_is_none(automc, home: Path, rows) -> None:
+    longest = "b" * 100
+    table = write(home / "board.csv", rows)
+    for answer in (
+        run(automc, table, "--name", longest + "b"),
+        automc("profile", "calibrate", 3 * longest, "--quick"),
+    ):
+        refused(answer, home, "cannot be a profile's name: up to 100 letters")
+    for answer in (
+        automc("profile", "show", 3 * longest),
+        automc("predict", str(home / "n1.onnx"), "--profile", 3 * longest),
+    ):
+        refused(answer, home, "no hardware profile is called")
+    assert run(automc, table, "--name", longest).code == 0
