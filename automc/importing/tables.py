@@ -37,7 +37,7 @@ class Row:
 def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a CSV file (gzip where it ends in .gz) that has `columns` and maybe others.
 
-    Raises ConfigError where there is no such file, it is no such table, or a column is missing.
+    Raises ConfigError where there is no such file, it is no such table, or a column is missing or there twice.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file", next_step="give the path of the table")
@@ -52,6 +52,12 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
         raise ConfigError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(header) or 'none'}",
             next_step=f"give a table with the columns {', '.join(columns)}",
+        )
+    twice = next((name for at, name in enumerate(header) if name and name in header[:at]), None)
+    if twice is not None:
+        raise ConfigError(
+            f"{path}: row 1: the column {twice} is there twice, so which one counts is open",
+            next_step="delete one of the two, or rename it",
         )
     rows = []
     for number, cells in enumerate(reader, start=2):

@@ -55,3 +55,12 @@ def test_a_name_longer_than_a_folders_may_be_is_none(automc, home: Path, rows) -
     ):
         refused(answer, home, "no hardware profile is called")
     assert run(automc, table, "--name", longest).code == 0
+
+
+def test_a_column_that_is_there_twice_is_refused(automc, home: Path, rows) -> None:
+    table = write(home / "board.csv", rows)
+    lines = [f"{line},{'1.0' if at else ' latency_ms'}" for at, line in enumerate(table.read_text().splitlines())]
+    table.write_text("\n".join(lines))
+    refused(run(automc, table), home, "board.csv: row 1: the column latency_ms is there twice")
+    table.write_text("\n".join([f"{lines[0].rpartition(',')[0]},,"] + [f"{line}," for line in lines[1:]]))
+    assert run(automc, table).code == 0  # columns without a name, as spreadsheets leave them
