@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from automc.cost.graph import graph_from_onnx
-from automc.cost.kernels import KernelGraph
-from automc.errors import ConfigError
+from automc.errors import ConfigError, PredictorError
 from automc.importing.assemble import LEAST_NETWORKS, Device, TimedNetwork
 from automc.importing.tables import Row, one_of, read_table
 from automc.profiles import DeviceKind
@@ -95,8 +94,8 @@ def _timed(row: Row, file: Path, name: str) -> TimedNetwork:
     if not file.is_file():
         raise ConfigError(f"{row.where}: {file}: no such file", next_step="correct the path, or delete this row")
     energy = row.positive("energy_mj") if "energy_mj" in row.cells else float("nan")
-    return TimedNetwork(name, _graph(file), latency, row.where, energy_mj=energy)
-
-
-def _graph(file: Path) -> KernelGraph:
-    return graph_from_onnx(file, level="extended")
+    try:
+        graph = graph_from_onnx(file, level="extended")
+    except (ConfigError, PredictorError) as error:
+        raise type(error)(f"{row.where}: {error.message}", next_step=error.next_step) from error
+    return TimedNetwork(name, graph, latency, row.where, energy_mj=energy)

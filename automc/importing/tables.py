@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from automc.errors import ConfigError
+
+_SAVE = "save it as CSV in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,17 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file", next_step="give the path of the table")
-    try:
-        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"{path}: cannot be read as a table: {error}", next_step="give a CSV file") from error
+    text = _text(path)
     reader = csv.DictReader(text.splitlines())
     header = [name.strip() for name in reader.fieldnames or ()]
     missing = [name for name in columns if name not in header]
     if missing:
+        for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+            if set(columns) <= {name.strip() for name in next(csv.reader(text.splitlines(), delimiter=separator), ())}:
+                raise ConfigError(
+                    f"{path}: its columns seem to be separated by {word}, not by commas",
+                    next_step="save it as CSV with commas between columns and points in numbers",
+                )
         raise ConfigError(
             f"{path}: no column {', '.join(missing)}; it has {', '.join(header) or 'none'}",
             next_step=f"give a table with the columns {', '.join(columns)}",
@@ -66,6 +72,25 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
             raise ConfigError(f"{where}: not as many cells as the header has", next_step="mend or delete this row")
         rows.append(Row({key.strip(): value for key, value in cells.items()}, where))
     return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read as a table: {error}", next_step="give a CSV file") from error
+    if data.startswith(b"PK\x03\x04"):
+        raise ConfigError(f"{path}: seems to be a spreadsheet's own file, not a CSV file", next_step=_SAVE)
+    if b"\0" in data[:1000]:
+        raise ConfigError(f"{path}: seems to be text in UTF-16, or no text at all", next_step=_SAVE)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}: row {row}: is not UTF-8; seems to be text in an older encoding, as Latin-1", next_step=_SAVE
+        ) from error
 
 
 def one_of(rows: Sequence[Row], column: str, asked: str | None, option: str) -> list[Row]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
+import onnx
 import pytest
 from test_import_command import network, refused, run, write
 
@@ -64,3 +66,36 @@ def test_a_column_that_is_there_twice_is_refused(automc, home: Path, rows) -> No
     refused(run(automc, table), home, "board.csv: row 1: the column latency_ms is there twice")
     table.write_text("\n".join([f"{lines[0].rpartition(',')[0]},,"] + [f"{line}," for line in lines[1:]]))
     assert run(automc, table).code == 0  # columns without a name, as spreadsheets leave them
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.encode("utf-16"), "seems to be text in UTF-16"),
+        (lambda text: text.encode("utf-16-be"), "seems to be text in UTF-16"),
+        (lambda text: text.replace("n3.onnx", "né.onnx").encode("latin-1"), "row 5: is not UTF-8; seems to be text in"),
+        (lambda text: text.replace(".onnx,", ".onnx;").replace("model,", '"model"; ').encode(), "separated by semi"),
+        (lambda text: text.replace(",", "\t").encode(), "separated by tabs"),
+        (lambda text: b"PK\x03\x04" + text.encode(), "seems to be a spreadsheet's own file"),
+    ],
+)
+def test_a_file_that_is_no_plain_csv_is_called_what_it_seems_to_be(automc, home: Path, rows, change, said: str) -> None:
+    table = write(home / "board.csv", rows)
+    table.write_bytes(change(table.read_text()))
+    refused(run(automc, table), home, "board.csv: ", said, "next: save it as CSV")
+
+
+def test_a_damaged_gzip_is_no_table(automc, home: Path, rows) -> None:
+    table = home / "board.csv.gz"
+    table.write_bytes(gzip.compress(write(home / "board.csv", rows).read_bytes())[:10] + b"\xff" * 20)
+    refused(run(automc, table), home, "board.csv.gz: cannot be read as a table")
+
+
+def test_a_model_that_cannot_be_read_is_named_with_its_row(automc, home: Path, rows) -> None:
+    table, model = write(home / "board.csv", rows), home / "n3.onnx"
+    whole = onnx.load(model)
+    model.write_bytes(b"no model")
+    refused(run(automc, table), home, f"board.csv: row 5: {model}: not an ONNX model")
+    whole.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    onnx.save(whole, model)
+    refused(run(automc, table), home, f"board.csv: row 5: {model}: input 'image' leaves more than the batch open")
