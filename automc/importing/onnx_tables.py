@@ -29,8 +29,12 @@ def read_csv(
 
     A column `energy_mj`, millijoules of one inference, has a number in every row, or is not there.
     A column `device`, `runtime` or `threads`, where the table has one, must say the same in every row as is stated
-    here. Raises ConfigError (file, row) otherwise, and on what is no measurement or no model.
+    here. Raises ConfigError (file, row) otherwise, on what is no measurement or no model, and on a blank device or
+    runtime.
     """
+    for option, said in (("--device", device), ("--runtime", runtime)):
+        if not said.strip():
+            raise ConfigError(f"{option} is blank, and says nothing of what was timed", next_step=f"fill in {option}")
     rows = read_table(table, ("model", "latency_ms"))
     if not rows:
         raise ConfigError(f"{table}: no rows", next_step="give a table with a row for each timed network")

@@ -99,3 +99,9 @@ def test_a_model_that_cannot_be_read_is_named_with_its_row(automc, home: Path, r
     whole.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     onnx.save(whole, model)
     refused(run(automc, table), home, f"board.csv: row 5: {model}: input 'image' leaves more than the batch open")
+
+
+@pytest.mark.parametrize("option", ["--device", "--runtime"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_device_and_its_runtime_are_not_blank(automc, home: Path, rows, option: str, blank: str) -> None:
+    refused(run(automc, write(home / "board.csv", rows), option, blank), home, f"{option} is blank")
