@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automc.cli.completion import profiles
-from automc.cli.output import AsJson, print_columns, print_json
+from automc.cli.output import AsJson, print_columns, print_json, wrapped
 
 if TYPE_CHECKING:
     from automc.cost.calibration import Probes
@@ -118,7 +118,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
             if profile.imported is None
             else ()
         ),
-        ("noise", f"{profile.noise_floor_percent:.1f} %, {profile.noise_floor_ms:.4f} ms"),
+        ("noise", _noise(profile)),
         ("energy", f"{profile.energy.kind}: {profile.energy.detail}"),
         (
             "protocol",
@@ -141,21 +141,26 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ):
             typer.echo(f"{key + ':' if key else '':13} {value}")
     if profile.held_out:
+        left_out = profile.held_out[0].left_out
+        named = left_out != "one network"  # too many names for a column
+        header = ("precision", "networks", "within 5 %", "10 %", "15 %", "MAPE", "rank corr.", "in interval")
         typer.echo("")
-        typer.echo(_LEFT_OUT[profile.held_out[0].left_out])
+        typer.echo(_LEFT_OUT[left_out])
         print_columns(
-            ("precision", "networks", "within 5 %", "10 %", "15 %", "MAPE", "rank corr.", "in interval", "families"),
+            (*header, *(("families",) if named else ())),
             [
                 (
                     item.precision, str(item.networks),
                     f"{item.within_5_percent:.0%}", f"{item.within_10_percent:.0%}",
                     f"{item.within_15_percent:.0%}", f"{item.mape_percent:.1f} %", f"{item.rank_correlation:.3f}",
                     "-" if item.interval_coverage is None else f"{item.interval_coverage:.0%}",
-                    ", ".join(item.families),
+                    *((", ".join(item.families),) if named else ()),
                 )
                 for item in profile.held_out
             ],
         )  # fmt: skip
+        for item in () if named else profile.held_out:
+            typer.echo(wrapped(f"networks of {item.precision}: {', '.join(item.families)}"))
     if problem is not None:
         typer.echo(f"\nit cannot predict: {problem}")
     if probes is not None:
@@ -254,6 +259,12 @@ _WIDEST = 48
 def shortened(device: str) -> str:
     """The device's name within _WIDEST characters."""
     return device if len(device) <= _WIDEST else device[: _WIDEST - 3].rstrip(" ,(") + "..."
+
+
+def _noise(profile: HardwareProfile) -> str:
+    if profile.imported is not None and profile.noise_floor_percent == profile.noise_floor_ms == 0:
+        return "not known"  # the table has no spreads
+    return f"{profile.noise_floor_percent:.1f} %, {profile.noise_floor_ms:.4f} ms"
 
 
 def _kind(profile: HardwareProfile) -> str:

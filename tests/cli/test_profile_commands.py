@@ -9,7 +9,7 @@ from made_up_device import save_made_up
 
 from automc.cost.calibration import Int8Probe, Probes, WidthProbe, load_calibration
 from automc.cost.graph import graph_from_onnx
-from automc.profiles import HeldOut, calibration_text, load_profile, save_profile
+from automc.profiles import HeldOut, Imported, calibration_text, load_profile, save_profile
 
 
 @pytest.fixture
@@ -64,6 +64,33 @@ def test_show_tells_what_calibration_found_and_how_wrong_it_is(automc, home: Pat
     for part in ("multiples of 8 pay", "uint8 activations", "0.999", "95%", "wide, deep", "energy per MAC and byte"):
         assert part in answer.out
     assert automc("profile", "show", "bench-board", "--json").json["channel_multiple"] == 8
+
+
+def test_show_of_a_table_without_spreads_knows_no_noise_and_wraps_its_networks(
+    automc, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = load_profile("bench-board")
+    names = tuple(f"exports/of-a-table/network_{at}.onnx" for at in range(24))
+    held = told.held_out[0].model_copy(update={"families": names, "left_out": "one network"})
+    table = Imported(
+        kind="phone", source="s", licence="l", networks=24, use="limits", reason="r", cannot=("energy",)
+    )  # fmt: skip
+    made = told.model_copy(update={
+        "imported": table, "held_out": (held,), "noise_floor_percent": 0.0, "noise_floor_ms": 0.0,
+    })  # fmt: skip
+    save_profile(made, {}, home / "profiles" / "bench-board")
+    monkeypatch.setenv("COLUMNS", "90")
+    lines = automc("profile", "show", "bench-board").out.splitlines()
+    assert "noise:        not known" in lines
+    at = next(number for number, line in enumerate(lines) if line.startswith("precision"))
+    assert lines[at].endswith("in interval")
+    assert lines[at + 2].startswith("networks of fp32: exports/of-a-table/network_0.onnx, ")
+    told_names = " ".join(line.strip() for line in lines[at + 2 : lines.index("", at)])
+    assert told_names.removeprefix("networks of fp32: ").split(", ") == list(names)
+    assert max(map(len, lines[at : lines.index("", at)])) <= 90
+    noisy = made.model_copy(update={"noise_floor_percent": 0.4, "noise_floor_ms": 0.02})
+    save_profile(noisy, {}, home / "profiles" / "bench-board")
+    assert "noise:        0.4 %, 0.0200 ms" in automc("profile", "show", "bench-board").out
 
 
 def test_a_misspelt_profile_gets_the_nearest_name(automc, home: Path) -> None:
