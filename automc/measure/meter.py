@@ -102,6 +102,10 @@ class MeterFile:
                 added = file.read()
             whole = added[: added.rfind(b"\n") + 1]
             lines = whole.decode("utf-8-sig" if self._offset == 0 else "utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.path}: no such file", next_step="give the file that the meter's logger writes"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}: cannot be read as a CSV file: {error}", next_step=AGAIN) from error
         self._offset += len(whole)

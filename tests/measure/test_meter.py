@@ -114,8 +114,9 @@ def test_what_is_no_meter_file_is_refused_with_its_line(tmp_path: Path, text: st
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.csv: no such file\n") as missing:
         MeterFile(tmp_path / "none.csv")
+    assert missing.value.next_step == "give the file that the meter's logger writes"
     (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00\x01\n")
     with pytest.raises(ConfigError, match="cannot be read"):
         MeterFile(tmp_path / "m.csv")
