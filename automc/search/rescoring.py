@@ -332,7 +332,8 @@ def _ratio(reference: Figure, mine: Figure) -> Figure:
     """How many times as fast as the reference, by predictions alone: as wide as both are off in opposite ways."""
     return Figure(
         reference.value / mine.value, reference.low / mine.high, reference.high / mine.low, "times", "predicted",
-        rung=mine.rung, source="ratio of two predictions, as if their errors were opposite",
+        rung=mine.rung,
+        source="ratio of two predictions; its interval is the worst case, one of them erring high and the other low",
     )  # fmt: skip
 
 
@@ -379,7 +380,7 @@ def _differences(mine: HardwareProfile, other: HardwareProfile, trials: Sequence
         for name in ("activation_type", "weight_type", "per_channel", "reduce_range")
         if getattr(scheme, name) != getattr(wanted, name)
     ]
-    if integer and apart:
+    if integer and apart and other.imported is None:  # a table says nothing of int8
         notes.append(
             f"The int8 candidates are quantised as is fast on {mine.name}: {', '.join(apart)}, as is fast on "
             f"{other.name}. They may be slower there than predicted, or saturate; quantise anew for it."

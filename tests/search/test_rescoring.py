@@ -184,13 +184,15 @@ def test_limits_of_the_own_device_are_left_out_and_said_to_be_and_others_stay(ho
     assert run.rescore(max_size_bytes=9e9).constraints.max_latency_ms == 50.0
 
 
-def test_what_the_other_device_does_otherwise_is_said(home: Path, run: Run) -> None:
+def test_what_the_other_device_does_otherwise_is_said(home: Path, run: Run, tmp_path: Path) -> None:
     notes = "\n".join(run.rescore(str(home / "other")).notes)
     assert "other has other instruction sets" in notes
     assert "read these predictions as a ranking" in notes
     assert "activation_type uint8 and not int8" in notes
     assert not any("int8" in note or "ranking" in note for note in run.rescore(str(home / "twin")).notes)
 
+    of_a_table = run.rescore(imported(home, tmp_path / "board", "limits")).notes
+    assert not any("int8 candidates" in note for note in of_a_table)  # nothing of how int8 is fast there
 
 def test_a_limit_nothing_meets_leaves_with_the_binding_one_by_how_much_and_the_closest(home: Path, run: Run) -> None:
     found = run.rescore(str(home / "other"), max_latency_ms=0.5)
