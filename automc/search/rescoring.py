@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automc.config import Constraints, parse_constraints
+from automc.constraints import PREDICTED, limits_of
 from automc.cost.calibration import load_calibration
 from automc.cost.predictor import load_predictor
 from automc.errors import ConfigError, InfeasibleSearchError, UnseenOperatorError
@@ -15,7 +16,7 @@ from automc.pareto import non_dominated
 from automc.pipeline import final_precision
 from automc.profiles import load_profile, profile_folder
 from automc.run import FrontPoint, Run
-from automc.search.choice import Prospect, choose
+from automc.search.choice import RULES, Prospect, choose
 from automc.search.fidelity import distinct
 from automc.search.finalists import points_of, timing_json, with_drop
 from automc.search.progress import Progress, Watcher, nobody
@@ -71,6 +72,9 @@ class Rescored:
                 prospects=self._further_down, noun="candidate",
             )  # fmt: skip
         except InfeasibleSearchError as error:
+            unpriced = self._unpriced(rule or self.run.config.choose)
+            if unpriced is not None:
+                raise unpriced from error
             elsewhere = self.profile is not None and self.profile.imported is not None
             where = "" if self.profile is None else f" on {self.profile.name}"
             raise InfeasibleSearchError(
@@ -80,6 +84,23 @@ class Rescored:
                 if elsewhere
                 else f"give wider limits, or search for it{where} (`profile` in the config)",
             ) from error
+
+    def _unpriced(self, rule: str) -> InfeasibleSearchError | None:
+        """The error where a cost that `rule` or a limit asks is unknown of every candidate: no wider limit helps."""
+        asked = {limit.metric for limit in limits_of(self.constraints)} | set(RULES.get(rule.replace("-", "_"), ()))
+        known = {name for point in self.points for name in point.figures}
+        if self.profile is None or not self.unknown or (asked & PREDICTED) <= known:
+            return None
+        candidate, why = next(iter(self.unknown.items()))
+        return InfeasibleSearchError(
+            f"no candidate can be priced on {self.profile.name}: {candidate}: {why}",
+            next_step=(
+                f"on that machine, automc doctor CONFIG --profile {self.profile.name} --calibrate"
+                if self.profile.imported is None
+                else "measure networks with these operators there and import them"
+            )
+            + "; or choose for another --profile",
+        )
 
     def _further_down(self) -> list[Prospect]:
         """Candidates of the rungs below, which went no further: predicted, but never trained to the end."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import yaml
 from made_up_device import save_made_up
 from test_unknown_costs import relu_alone
 from whole_runs import save_classes, small_config
@@ -69,14 +70,14 @@ def run(home: Path) -> Run:
     return Run.open(home / "run")
 
 
-def imported(home: Path, folder: Path, use: str) -> str:
-    """The profile `other` in `folder`, as if it came from a table that is good for `use`."""
-    shutil.copytree(home / "other", folder)
+def imported(home: Path, folder: Path, use: str, of: str = "other") -> str:
+    """The profile `of` in `folder`, as if it came from a table that is good for `use`."""
+    shutil.copytree(home / of, folder)
     told = {
         "kind": "phone", "source": "made up", "licence": "none", "networks": 9, "use": use, "reason": "9 networks",
         "cannot": [],
     }  # fmt: skip
-    profile = json.loads((folder / "profile.yaml").read_text()) | {"imported": told}
+    profile = yaml.safe_load((folder / "profile.yaml").read_text()) | {"imported": told}
     (folder / "profile.yaml").write_text(json.dumps(profile))
     return str(folder)
 
@@ -190,9 +191,9 @@ def test_what_the_other_device_does_otherwise_is_said(home: Path, run: Run, tmp_
     assert "read these predictions as a ranking" in notes
     assert "activation_type uint8 and not int8" in notes
     assert not any("int8" in note or "ranking" in note for note in run.rescore(str(home / "twin")).notes)
-
     of_a_table = run.rescore(imported(home, tmp_path / "board", "limits")).notes
     assert not any("int8 candidates" in note for note in of_a_table)  # nothing of how int8 is fast there
+
 
 def test_a_limit_nothing_meets_leaves_with_the_binding_one_by_how_much_and_the_closest(home: Path, run: Run) -> None:
     found = run.rescore(str(home / "other"), max_latency_ms=0.5)
@@ -208,8 +209,28 @@ def test_an_operator_the_device_does_not_know_is_unknown_and_never_met(home: Pat
     assert set(found.unknown) == {point.trial.candidate.id for point in found.points}
     assert all("Gemm" in why for why in found.unknown.values())
     assert not any("latency_ms" in point.figures or point.on_front for point in found.points)
-    with pytest.raises(InfeasibleSearchError, match=r"is unknown.*never calibrated"):
-        found.choose("smallest")
+    for rule, limits in (("smallest", {"max_latency_ms": 1000}), ("fastest", {})):
+        with pytest.raises(InfeasibleSearchError, match=r"no candidate can be priced on blind: .*Gemm") as none:
+            run.rescore(str(home / "blind"), **limits).choose(rule)
+        assert "--profile blind --calibrate; or choose for another --profile" in str(none.value.next_step)
+    assert run.rescore(str(home / "blind")).choose("smallest").figures["size_bytes"].value > 0
+    with pytest.raises(InfeasibleSearchError, match=r"drop_points <= -90") as none:  # no matter of prices
+        run.rescore(str(home / "blind"), max_drop_points=-90).choose("smallest")
+    assert "give wider limits" in str(none.value.next_step)
+
+
+def test_where_a_table_knows_no_candidate_its_next_step_is_another_table(run: Run, home: Path, tmp_path: Path) -> None:
+    profile = imported(home, tmp_path / "board", "limits", of="blind")
+    with pytest.raises(InfeasibleSearchError, match=r"no candidate can be priced on blind: .*Gemm") as none:
+        run.rescore(profile).choose("knee")
+    assert none.value.next_step == (
+        "measure networks with these operators there and import them; or choose for another --profile"
+    )
+
+
+def test_a_speed_up_of_two_predictions_says_what_its_interval_assumes(run: Run, home: Path) -> None:
+    found = run.rescore(str(home / "other"))
+    assert "the worst case, one of them erring high and the other low" in str(found.points[0].figures["speedup"].source)
 
 
 def test_the_bundle_for_another_device_promises_nothing_that_was_measured_elsewhere(
