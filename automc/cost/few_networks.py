@@ -18,6 +18,7 @@ MARGIN = 4.0
 and 8 what left-out networks of 31 devices of ncnn's table are priced best with: 15.4, 15.0 and 15.1 % mean error."""
 TOLD = 0.1
 """The share of its time, at the device's best rates, that a network which tells of linear layers spends in them."""
+WEIGHTS = "weights:bytes"
 TELLING = 2  # such networks at least: with each left out, another still tells
 
 
@@ -52,20 +53,26 @@ class _Table:
         moved = {kind: bytes_[kept] for kind, bytes_ in self.moved.items()}
         return _Table(self.names, self.design[kept], self.prior[kept], self.labels[kept], kinds, moved)
 
-    def shares(self) -> dict[str, np.ndarray]:
-        """By kind of linear layers, (n,) shares of the measured time that it takes at least, at MARGIN 1."""
-        return self.shares_at(rates(self.names, self.design))
-
-    def shares_at(self, best: tuple[float, float]) -> dict[str, np.ndarray]:
+    def spent(self, best: tuple[float, float]) -> dict[str, np.ndarray]:
+        """By kind of linear layers, and for WEIGHTS of all kinds, (n,) shares of the measured time that they take at
+        least on a device of these `rates`."""
         macs, moved = best
         found = {}
         for kind, weights in self.moved.items():  # it has products, which read their weights: neither rate is 0
             found[kind] = self.design[:, self.names.index(f"{kind}:macs")] / macs + weights / moved
+        if WEIGHTS in self.names:
+            found[WEIGHTS] = self.design[:, self.names.index(WEIGHTS)] / moved
         return found
 
     def untold(self, least: int) -> frozenset[str]:
-        """Kinds of linear layers in which fewer than `least` networks spend their time."""
-        return frozenset(kind for kind, share in self.shares().items() if (share >= TOLD).sum() < least)
+        """Of what `spent` tells, that in which fewer than `least` networks spend their time."""
+        shares = self.spent(rates(self.names, self.design))
+        few = {kind for kind, share in shares.items() if (share >= TOLD).sum() < least}
+        return frozenset(few | set(self.moved) if WEIGHTS in few else few)  # linear layers read theirs once
+
+    def held(self, untold: frozenset[str]) -> np.ndarray:
+        """(columns,) whether the coefficient is what `physical` allows: nothing tells another."""
+        return np.array([(name if name == WEIGHTS else name.removesuffix(":macs")) in untold for name in self.names])
 
 
 def fit_few_networks(
@@ -92,12 +99,13 @@ def fit_few_networks(
     assert best is not None  # SHRINKAGES is not empty
     floor = dict(zip(table.names, physical(table.names, table.design).tolist(), strict=True))
     unspent = table.untold(TELLING)
-    found = fit(observations, machine, shrinkage=best[1], least=floor, held=[f"{kind}:macs" for kind in unspent])
+    held = [name for name, here in zip(table.names, table.held(unspent), strict=True) if here]
+    found = fit(observations, machine, shrinkage=best[1], least=floor, held=held)
     at_floor = {name for name, least in floor.items() if 0 < least >= found.coefficients.get(name, 0.0) / (1 + 1e-6)}
     untold = {name.removesuffix(":macs") for name in at_floor if name.endswith(":macs")}
-    if "weights:bytes" not in at_floor:  # weights that meet one vector are read once: bytes tell nearly all
+    if WEIGHTS not in at_floor:  # weights that meet one vector are read once: bytes tell nearly all
         untold -= {kind for kind in untold if ".vector" in kind and _told_by_bytes(kind, observations, machine)}
-    return FewNetworksFit(found, best[2], best[1], frozenset(untold | unspent))
+    return FewNetworksFit(found, best[2], best[1], frozenset(untold | unspent) - {WEIGHTS})
 
 
 def _table(observations: Sequence[Observation], machine: Machine, groups: Sequence[Hashable]) -> _Table:
@@ -149,7 +157,7 @@ def physical(names: Sequence[str], design: np.ndarray) -> np.ndarray:
     """
     macs, moved = rates(names, design)
     linear = np.array([name.startswith("matrix") and name.endswith(":macs") for name in names], dtype=bool)
-    weights = np.array([name == "weights:bytes" for name in names], dtype=bool)
+    weights = np.array([name == WEIGHTS for name in names], dtype=bool)
     least = np.zeros(len(names))
     for bounded, fastest in ((linear, macs), (weights, moved)):  # every network's convolutions tell their own time
         if fastest > 0:
@@ -165,10 +173,9 @@ def _left_out(table: _Table, shrinkage: float) -> np.ndarray:
             continue
         rest = table.of(~out)
         untold = rest.untold(TELLING - 1)
-        held = np.array([name.removesuffix(":macs") in untold for name in table.names])
-        solution = solve(rest.design, rest.prior, shrinkage, physical(rest.names, rest.design), held)
+        solution = solve(rest.design, rest.prior, shrinkage, physical(rest.names, rest.design), rest.held(untold))
         known = set().union(*rest.kinds)
-        spent = table.shares_at(rates(rest.names, rest.design))
+        spent = table.spent(rates(rest.names, rest.design))
         for line in np.flatnonzero(out).tolist():
             predicted = float(table.design[line] @ solution)
             guessed = any(spent[kind][line] >= TOLD for kind in untold)

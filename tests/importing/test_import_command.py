@@ -22,6 +22,7 @@ from automc.profiles import load_profile, save_profile
 
 MACS_PER_MS = 2e6
 CALL_MS = 0.05
+QUICK_MACS_PER_MS, BYTES_PER_MS = 2e7, 4e6  # of another device, that has to fetch its weights
 
 
 def network(path: Path, channels: int, depth: int, side: int) -> float:
@@ -43,7 +44,7 @@ def network(path: Path, channels: int, depth: int, side: int) -> float:
 
 
 def perceptron(path: Path, width: int, depth: int, *, head_of: int = 0) -> float:
-    """Linear layers of `width` in `path`, behind `head_of` convolutions and a pool; its milliseconds on that device."""
+    """Linear layers of `width` in `path`, behind `head_of` convolutions and a pool; its time on another device."""
     nodes, weights, image, inputs = [], [], "image", width
     if head_of:
         network(path, width, head_of, 16)
@@ -63,7 +64,9 @@ def perceptron(path: Path, width: int, depth: int, *, head_of: int = 0) -> float
         [helper.make_tensor_value_info(image, TensorProto.FLOAT, [1, 10])], weights,
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return (depth + head_of) * CALL_MS + graph_from_onnx(path, level="extended").macs / MACS_PER_MS
+    kernels = graph_from_onnx(path, level="extended").rows
+    moved = sum(kernel.bytes_in + kernel.bytes_out + kernel.bytes_weights for kernel in kernels)
+    return len(kernels) * CALL_MS + sum(kernel.macs for kernel in kernels) / QUICK_MACS_PER_MS + moved / BYTES_PER_MS
 
 
 @pytest.fixture
@@ -161,13 +164,16 @@ def test_copies_of_a_network_are_left_out_with_it(home: Path, rows) -> None:
     assert twice.held_out[0].mape_percent == pytest.approx(alone.held_out[0].mape_percent, rel=0.05)
 
 
+START_MS = 0.3
+
+
 def heads(home: Path, count: int) -> list[dict[str, object]]:
+    """Convolutions with the same small head, whose time could be any part of what every run takes."""
     rng = np.random.default_rng(0)
     made = []
     for at in range(count):
-        name = f"c{at}.onnx"
-        exact = perceptron(home / name, 8 + 8 * (at % 5), 1, head_of=2 + at % 6)
-        made.append({"model": name, "latency_ms": exact * (1 + 0.03 * rng.standard_normal())})
+        exact = START_MS + perceptron(home / f"c{at}.onnx", 32, 1, head_of=2 + at)
+        made.append({"model": f"c{at}.onnx", "latency_ms": exact * (1 + 0.03 * rng.standard_normal())})
     return made
 
 
@@ -175,17 +181,16 @@ def test_small_heads_tell_nothing_of_large_linear_layers(automc, home: Path) -> 
     answer = run(automc, write(home / "board.csv", heads(home, 22)))
     assert answer.code == 0, answer.err
     assert "how long linear layers take (matrix.vector)" in " ".join(answer.out.split())
-    for width, depth in ((256, 3), (1024, 3)):
-        truth = perceptron(home / "mlp.onnx", width, depth)
+    for width in (256, 1024):
+        truth = START_MS + perceptron(home / "mlp.onnx", width, 3)
         said = automc("predict", str(home / "mlp.onnx"), "--profile", "board", "--json").json["total"]["latency_ms"]
         assert said["low"] <= truth <= said["high"]
-        assert 1 / 12 <= truth / said["value"] <= 4
 
 
 def test_the_only_perceptron_of_a_table_is_not_taken_for_a_mistake(automc, home: Path) -> None:
     rows = heads(home, 20)
     for at, width in enumerate((1024, 512)):
-        rows.append({"model": f"mlp{at}.onnx", "latency_ms": perceptron(home / f"mlp{at}.onnx", width, 3)})
+        rows.append({"model": f"mlp{at}.onnx", "latency_ms": START_MS + perceptron(home / f"mlp{at}.onnx", width, 3)})
         answer = run(automc, write(home / "board.csv", rows), "--replace")
         assert answer.code == 0, answer.err
         assert "limits:" in answer.out
