@@ -119,6 +119,9 @@ class SearchConfig(Section):
         ("accuracy", "latency_ms", "size_bytes"), description="what is traded: accuracy and at least one cost"
     )
     constraints: Constraints = Constraints(max_drop_points=1.0)
+    insist: bool = Field(
+        False, description="let a profile that only ranks networks (`automc profile list`) decide limits all the same"
+    )
     search: SearchSection = SearchSection()
     recovery: Recipe = Recipe()
     teacher: Literal["reference", "base", "none"] = Field(

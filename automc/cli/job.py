@@ -74,6 +74,9 @@ class Job:
     max_size_bytes: Annotated[float | None, typer.Option(help="Bytes of the ONNX file.")] = None
     max_energy_mj: Annotated[float | None, typer.Option(help="Millijoules of one inference.")] = None
     max_memory_mb: Annotated[float | None, typer.Option(help="MB (2^20 bytes) that one inference needs.")] = None
+    insist: Annotated[
+        bool | None, typer.Option("--insist", help="Judge limits also by a profile that only ranks networks.")
+    ] = None
     minutes: Annotated[
         float | None,
         typer.Option(help="Time to search for: rungs are repeated while there is some, cut short where not."),
@@ -103,6 +106,7 @@ _KEYS = {
     "max_size_bytes": "constraints.max_size_bytes",
     "max_energy_mj": "constraints.max_energy_mj",
     "max_memory_mb": "constraints.max_memory_mb",
+    "insist": "insist",
     "minutes": "search.minutes",
     "strategy": "search.strategy",
     "choose": "choose",
@@ -176,8 +180,12 @@ def said(job: Job, file: Path | None) -> str:
     words = [] if file is None else [str(file)]
     for item in fields(Job):
         value = getattr(job, item.name)
+        option = f"--{item.name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+            continue
         for one in value if isinstance(value, list) else [] if value is None else [value]:
-            words += [f"--{item.name.replace('_', '-')}", f"{one:g}" if isinstance(one, float) else str(one)]
+            words += [option, f"{one:g}" if isinstance(one, float) else str(one)]
     return shlex.join(words)
 
 

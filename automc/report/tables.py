@@ -192,6 +192,7 @@ def trial_rows(top: Sequence[Trial], data: ReportData) -> list[dict[str, object]
 def device_rows(data: ReportData) -> list[tuple[str, str]]:
     profile, print_ = data.profile, data.profile.fingerprint
     protocol = profile.protocol
+    use, why = profile.good_for()
     return [
         ("Profile", f"{profile.name}, {profile.calibration} calibration"),
         ("Processor", f"{print_.cpu}, {print_.cores} cores"),
@@ -202,6 +203,7 @@ def device_rows(data: ReportData) -> list[tuple[str, str]]:
         ("Channel multiple", str(profile.channel_multiple)),
         ("int8", f"{profile.int8.speedup:.2f} times fp32 (median), {profile.int8.activation_type} activations"),
         ("Noise floor", f"{profile.noise_floor_percent:.2g} %, {profile.noise_floor_ms:.2g} ms"),
+        ("Predictions", ": ".join(("good for limits" if use == "limits" else "rank only", why)) if why else use),
         (
             "Protocol",
             f"{protocol.warmup} warm-up runs, percentile {protocol.percentile:g}, "

@@ -94,8 +94,25 @@ def check(config: SearchConfig, data_root: Path | None) -> None:
     with _at("", "energy"):
         _check_meter(config)
     problem = _profile_problem(config)
-    if problem is not None and not _calibrates(config):
+    if problem is None:
+        check_limits(config)
+    elif not _calibrates(config):
         raise problem
+
+
+def check_limits(config: SearchConfig) -> None:
+    """Raises ConfigError where predictions of a profile that only ranks networks would decide limits."""
+    from automc.profiles import load_profile
+
+    limits = [key for key in ("max_latency_ms", "max_energy_mj") if getattr(config.constraints, key) is not None]
+    use, why = load_profile(config.profile).good_for()
+    if limits and use == "rank only" and not config.insist:
+        raise ConfigError(
+            f"constraints: {' and '.join(limits)} cannot be judged by profile {config.profile}, which ranks networks "
+            f"and no more: {why}",
+            next_step=f"automc profile calibrate {config.profile} on a calm machine; leave the limit out and choose "
+            "by what finalists measured (automc front RUN --max-latency-ms MS); or insist with --insist",
+        )
 
 
 def _check_told(config: SearchConfig, workload: SelfScored | type) -> None:
@@ -175,6 +192,7 @@ def _profile_notes(config: SearchConfig) -> tuple[str, ...]:
     """
     problem = _profile_problem(config)
     if problem is None:
+        check_limits(config)
         return ()
     if _calibrates(config):
         return (f"profile {config.profile} is calibrated first ({config.calibrate}): {problem.message}",)

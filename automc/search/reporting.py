@@ -110,7 +110,8 @@ def _conditions(run: Run, evaluator: Evaluator) -> dict[str, str]:
     return {
         "device": f"{profile.fingerprint.cpu}, {profile.threads} thread(s)",
         "runtime": f"{profile.fingerprint.runtime} {profile.fingerprint.runtime_version}",
-        "calibration": f"{profile.calibration}, noise floor {profile.noise_floor_percent:.1f} %",
+        "calibration": f"{profile.calibration}, noise floor {profile.noise_floor_percent:.1f} %"
+        + (", ranks networks and no more" if profile.good_for()[0] == "rank only" else ""),
         "energy": profile.energy.detail,
         "data": f"train {sizes['train']}, validation {sizes['validation']}, test {sizes['test']} samples",
         "search": f"{search.strategy}, seed {search.seed}; rungs: {rungs} of batch {config.recovery.batch_size}",

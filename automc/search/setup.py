@@ -21,6 +21,7 @@ from automc.errors import (
 )
 from automc.evaluate import Evaluator, SelfScored, TellsCosts, evaluator_of
 from automc.run import Run
+from automc.search.checking import check_limits
 from automc.search.progress import Progress, Watcher
 from automc.search.screening import Screener
 from automc.sources import site_of_error
@@ -199,6 +200,7 @@ def _usable_profile(config: SearchConfig, watch: Watcher) -> None:
         mode=config.calibrate, progress=lambda stage, share: watch(Progress("calibrating", f"{stage} {share:.0%}"))
     )
     use, why = made.good_for()
+    check_limits(config)
     if use == "rank only":
         watch(Progress("calibrating", f"predictions will rank candidates and no more ({why}): this machine is busy"))
 

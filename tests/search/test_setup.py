@@ -177,6 +177,45 @@ def test_where_nothing_may_be_calibrated_a_stale_profile_of_this_host_is_refused
     assert not (tmp_path / "run").exists()
 
 
+def busy(folder: Path) -> None:
+    """The profile in `folder` as a machine beside restless neighbours leaves it."""
+    file = folder / "profile.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"noise_floor_percent": 60.0}))
+
+
+@pytest.mark.parametrize("limit", ["max_latency_ms", "max_energy_mj"])
+def test_a_profile_that_only_ranks_decides_no_limits_unless_insisted(
+    made: tuple[SearchConfig, Path], tmp_path: Path, limit: str
+) -> None:
+    config = made[0].model_copy(update={"profile": str(paper_device(made[0], tmp_path / "paper"))})
+    busy(tmp_path / "paper")
+    strict = config.model_copy(update={"constraints": config.constraints.model_copy(update={limit: 1e6})})
+    with pytest.raises(ConfigError, match=f"{limit} cannot be judged.*differed by 60 %"):
+        search(strict, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for number, allowed in enumerate((config, strict.model_copy(update={"insist": True}))):
+        with pytest.raises(RunInterrupted):
+            search(allowed, run_dir=tmp_path / f"run{number}", watch=stop_before_the_baseline)
+
+
+def test_a_calibration_that_a_search_makes_decides_no_limits_either_where_it_only_ranks(
+    stale_host: tuple[SearchConfig, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from automc.measure import calibrate
+
+    def noisily(*, mode: str, progress: object) -> HardwareProfile:
+        quiet(mode=mode, progress=progress)
+        busy(tmp_path / "home" / "profiles" / "host")
+        return load_profile("host")
+
+    quiet = calibrate.calibrate_host
+    monkeypatch.setattr("automc.measure.calibrate.calibrate_host", noisily)
+    config, _ = stale_host
+    limits = config.constraints.model_copy(update={"max_latency_ms": 1e6})
+    with pytest.raises(ConfigError, match="max_latency_ms cannot be judged"):
+        search(config.model_copy(update={"constraints": limits}), run_dir=tmp_path / "run")
+
+
 def test_making_the_workload_reads_no_array(
     stopped: tuple[SearchConfig, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
