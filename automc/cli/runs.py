@@ -131,6 +131,8 @@ def _choose_again(
         print_rescored(found, points)
         if bundle is not None:
             typer.echo(f"bundle: {bundle.folder}, verified")
+            if chosen is not None and chosen.anchor == "reference":
+                typer.echo("this is the reference, uncompressed: by this rule and these limits nothing is better")
         elif chosen is not None:
             typer.echo(f"to bundle the chosen one: --pick {pick or run.config.choose.replace('_', '-')}")
     if infeasible is not None:

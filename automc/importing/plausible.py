@@ -60,7 +60,7 @@ def check_rate(rows: Sequence[TimedNetwork], device: Device) -> None:
     low, high = RATES[device.kind]
     best, rate = _best_rate(rows)
     if not low <= rate <= high:
-        unit = "seconds" if rate > high else "microseconds"
+        unit = "seconds" if rate > high else "microseconds" if 1e3 * rate >= low else "nanoseconds"
         raise ConfigError(
             f"{best.where}: {best.name!r} in {best.latency_ms:g} ms would be {rate:.1e} multiply-accumulates a second; "
             f"a {device.kind} makes {low:.0e} to {high:.0e}. Are these {unit}?",

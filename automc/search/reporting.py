@@ -116,5 +116,7 @@ def _conditions(run: Run, evaluator: Evaluator) -> dict[str, str]:
         "data": f"train {sizes['train']}, validation {sizes['validation']}, test {sizes['test']} samples",
         "search": f"{search.strategy}, seed {search.seed}; rungs: {rungs} of batch {config.recovery.batch_size}",
         "objectives": ", ".join(config.objectives),
-        "executor": f"{config.executor.kind}, {config.executor.workers} worker(s)",
+        "executor": "this process"
+        if config.executor.kind == "inline"
+        else f"{config.executor.kind}, {config.executor.workers} worker(s)",
     }

@@ -388,7 +388,7 @@ def _differences(mine: HardwareProfile, other: HardwareProfile, trials: Sequence
     ]
     here, there = host_fingerprint(), other.fingerprint
     unlike = _unlike(here, there)
-    if unlike:
+    if unlike and other.imported is None:  # of a table's device the graph is read as it is on every processor
         notes.append(
             f"Kernels are read from the graph as ONNX Runtime optimises it on this machine; {other.name} has other "
             f"{' and '.join(unlike)}, may lay out and fuse otherwise, and its intervals do not cover that: read these "
