@@ -266,9 +266,7 @@ def _busy(slowdown: float) -> str:
     """Says of a profile that its milliseconds are those of a machine with neighbours."""
     if slowdown <= CALM_RATIO:
         return ""
-    return (
-        f", beside restless neighbours: at its usual speed, which is {slowdown - 1:.0%} slower than its best"
-    )
+    return f", beside restless neighbours: at its usual speed, which is {slowdown - 1:.0%} slower than its best"
 
 
 def _memory_mb() -> float:
