@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from automc.cost.recording import ZEROS, Recording
+from automc.cost.shapes import Node
 from automc.errors import UnseenOperatorError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Recorder:
         self._literal_protos: list[onnx.TensorProto] = []
         self._kept: list[torch.Tensor] = []
         self._twins: dict[int, torch.Tensor] = {}
-        self._nodes: list[onnx.NodeProto] = []
+        self._nodes: list[Node] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._used: set[str] = set()
 
@@ -139,15 +141,13 @@ class Recorder:
         **attributes: AttributeValue,
     ) -> list[str]:
         """One operator with values that no torch tensor stands for; returns their names."""
-        from onnx import NodeProto
-
         label = name if name and name not in self._used else f"{name or op}_{len(self._nodes)}"
         self._used.add(label)
         values = [f"{label}:{index}" for index in range(outputs)]
-        proto = NodeProto(op_type=op, input=inputs, output=values, name=label)
-        for key, value in attributes.items():
-            _attribute(proto, key, value)
-        self._nodes.append(proto)
+        said = {
+            key: value if isinstance(value, int | float | str) else tuple(value) for key, value in attributes.items()
+        }
+        self._nodes.append(Node(label, op, "", tuple(inputs), tuple(values), said))
         return values
 
     def same(self, output: torch.Tensor, source: torch.Tensor) -> None:
@@ -169,7 +169,7 @@ class Recorder:
         """What was recorded, without what no output depends on."""
         out_names = [self.name(tensor) for tensor in outputs]
         nodes = self._folded(_reaching(self._nodes, out_names), out_names)
-        needed = {name for node in nodes for name in node.input} | set(out_names)
+        needed = {name for node in nodes for name in node.inputs} | set(out_names)
         return Recording(
             nodes=tuple(nodes),
             inputs={f"input_{index}": _described(tensor) for index, tensor in enumerate(inputs)},
@@ -181,55 +181,46 @@ class Recorder:
             shapes=self._shapes,
         )
 
-    def _folded(self, nodes: list[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    def _folded(self, nodes: list[Node], outputs: Sequence[str]) -> list[Node]:
         """BatchNorm folded into the convolution in front of it, as in every exported graph."""
-        readers = Counter(name for node in nodes for name in node.input)
-        producer = {name: node for node in nodes for name in node.output}
-        kept = []
+        readers = Counter(name for node in nodes for name in node.inputs)
+        kept: list[Node] = []
+        made_by: dict[str, int] = {}
         for node in nodes:
-            source = node.input[0] if node.op_type == "BatchNormalization" else ""
-            before = producer.get(source)
-            if before is None or before.op_type != "Conv" or readers[source] > 1 or source in outputs:
+            place = made_by.get(node.inputs[0]) if node.op == "BatchNormalization" else None
+            if place is None or not self._takes(kept[place], readers, outputs):
+                made_by.update(dict.fromkeys(node.outputs, len(kept)))
                 kept.append(node)
                 continue
-            if before.input[1] not in self._weights:  # computed on the way: there is nothing to fold into
-                kept.append(node)
-                continue
-            for slot, shared in enumerate(before.input):
+            before = kept[place]
+            inputs = list(before.inputs)
+            for slot, shared in enumerate(before.inputs):
                 if slot > 0 and (readers[shared] > 1 or shared.startswith(ZEROS)):  # each user gets its own
-                    before.input[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
+                    inputs[slot] = self.weight(f"{before.name}.folded_{slot}", *self._weights[shared])
                     readers[shared] -= 1
-            if len(before.input) < 3:
-                before.input.append(self.weight(f"{before.name}.folded_bias", self._weights[before.input[1]][0][:1]))
-            before.output[0] = node.output[0]
-            producer[node.output[0]] = before
+            if len(inputs) < 3:
+                inputs.append(self.weight(f"{before.name}.folded_bias", self._weights[inputs[1]][0][:1]))
+            kept[place] = replace(before, inputs=tuple(inputs), outputs=node.outputs[:1])
+            made_by[node.outputs[0]] = place
         return kept
 
+    def _takes(self, before: Node, readers: Mapping[str, int], outputs: Sequence[str]) -> bool:
+        """Whether a norm can be folded into `before`, whose result it reads."""
+        result = before.outputs[0]
+        if before.op != "Conv" or readers[result] > 1 or result in outputs:
+            return False
+        return before.inputs[1] in self._weights  # one computed on the way has nothing to fold into
 
-def _reaching(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+
+def _reaching(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     """The nodes that an output depends on, in order."""
     needed = set(outputs)
     kept = []
     for node in reversed(nodes):
-        if any(name in needed for name in node.output):
-            needed.update(node.input)
+        if any(name in needed for name in node.outputs):
+            needed.update(node.inputs)
             kept.append(node)
     return kept[::-1]
-
-
-def _attribute(node: onnx.NodeProto, name: str, value: AttributeValue) -> None:
-    from onnx import AttributeProto
-
-    item = node.attribute.add(name=name)
-    if isinstance(value, int):
-        item.type, item.i = AttributeProto.INT, value
-    elif isinstance(value, float):
-        item.type, item.f = AttributeProto.FLOAT, value
-    elif isinstance(value, str):
-        item.type, item.s = AttributeProto.STRING, value.encode()
-    else:
-        item.type = AttributeProto.INTS
-        item.ints.extend(value)
 
 
 def _onnx_type(dtype: torch.dtype) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from automc.cost.shapes import Node
+
 if TYPE_CHECKING:
     import onnx
 
@@ -25,7 +27,7 @@ class Recording:
     literals: initialisers whose values count. shapes: of every activation that a torch tensor stood for, by name.
     """
 
-    nodes: tuple[onnx.NodeProto, ...]
+    nodes: tuple[Node, ...]
     inputs: Mapping[str, tuple[int, Shape]]
     outputs: Mapping[str, tuple[int, Shape]]
     weights: Mapping[str, tuple[int, Shape, int]]
@@ -39,8 +41,28 @@ class Recording:
         given = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self.inputs.items()]
         made = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in self.outputs.items()]
         weights = [_made_up(name, shape, dtype, index) for name, (index, shape, dtype) in self.weights.items()]
-        graph = helper.make_graph(self.nodes, "trace", given, made, [*weights, *self.literals])
+        graph = helper.make_graph(
+            [_proto(node) for node in self.nodes], "trace", given, made, [*weights, *self.literals]
+        )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _proto(node: Node) -> onnx.NodeProto:
+    from onnx import AttributeProto, NodeProto
+
+    proto = NodeProto(op_type=node.op, input=node.inputs, output=node.outputs, name=node.name)
+    for name, value in node.attributes.items():
+        item = proto.attribute.add(name=name)
+        if isinstance(value, int):
+            item.type, item.i = AttributeProto.INT, value
+        elif isinstance(value, float):
+            item.type, item.f = AttributeProto.FLOAT, value
+        elif isinstance(value, str):
+            item.type, item.s = AttributeProto.STRING, value.encode()
+        else:
+            item.type = AttributeProto.INTS
+            item.ints.extend(int(part) for part in value)
+    return proto
 
 
 def _made_up(name: str, shape: tuple[int, ...], dtype: int, index: int) -> onnx.TensorProto:

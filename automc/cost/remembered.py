@@ -24,7 +24,6 @@ from automc.cost.shapes import Node, Tensor
 from automc.profiles import Int8Facts
 
 if TYPE_CHECKING:
-    import onnx
     import torch
     from torch import nn
 
@@ -131,17 +130,16 @@ def structure_of(recording: Recording) -> Hashable:
         places[item.name] = ("literal", item.data_type, tuple(map(_kind_of, values)))
     nodes: list[Hashable] = []
     for position, node in enumerate(recording.nodes):
-        given = tuple(places.get(name, "") for name in node.input)
-        shapes = tuple(recording.shapes.get(name, ()) for name in node.output)
+        given = tuple(places.get(name, "") for name in node.inputs)
+        shapes = tuple(recording.shapes.get(name, ()) for name in node.outputs)
         attributes = tuple(
-            (item.name, _kind_of(item.i)) if item.name in _WIDTHS else item.SerializeToString()
-            for item in node.attribute
+            (name, _kind_of(value) if name in _WIDTHS and isinstance(value, int) else value)
+            for name, value in node.attributes.items()
         )
-        nodes.append((node.op_type, node.name, given, attributes, tuple(tuple(map(_kind_of, one)) for one in shapes)))
-        grouped = any(item.name == "group" and item.i > 1 for item in node.attribute)
-        if node.op_type not in _ONLY_WIDTHS_COUNT or grouped:
+        nodes.append((node.op, node.name, given, attributes, tuple(tuple(map(_kind_of, one)) for one in shapes)))
+        if node.op not in _ONLY_WIDTHS_COUNT or node.int("group") > 1:
             nodes.append(_equal_extents(node, recording, shapes))
-        places.update({name: (position, index) for index, name in enumerate(node.output)})
+        places.update({name: (position, index) for index, name in enumerate(node.outputs)})
     return tuple(nodes), tuple(places[name] for name in recording.outputs)
 
 
@@ -153,11 +151,11 @@ def _kind_of(extent: int | bytes) -> Hashable:
     return ("beyond", gcd(extent, block), extent > 0)
 
 
-def _equal_extents(node: onnx.NodeProto, recording: Recording, outputs: Sequence[Shape]) -> Hashable:
+def _equal_extents(node: Node, recording: Recording, outputs: Sequence[Shape]) -> Hashable:
     """Which extents around an operator are the same, by the order in which they are first seen."""
     literals = {item.name: tuple(item.int64_data) for item in recording.literals}
     shapes: list[Sequence[int]] = []
-    for name in node.input:
+    for name in node.inputs:
         weight = recording.weights.get(name)
         shapes.append(weight[1] if weight is not None else recording.shapes.get(name) or literals.get(name, ()))
     seen: dict[int, int] = {}

@@ -298,4 +298,4 @@ def test_functions_that_skip_torchs_dispatcher_are_recorded_as_their_operators(m
     full = recorded(network, inputs)
     assert short.nodes == full.nodes
     assert (short.shapes, short.weights, short.literals) == (full.shapes, full.weights, full.literals)
-    assert {"Relu", "Add", "ReduceMean"} <= {node.op_type for node in short.nodes}
+    assert {"Relu", "Add", "ReduceMean"} <= {node.op for node in short.nodes}
