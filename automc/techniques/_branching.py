@@ -32,12 +32,16 @@ _ASKED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """What `_can_share` said of networks that are still there: shapes alone are never changed in place."""
 
 
+_KEEPS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""The same of `_keeps_values` and modules of these networks, most of which are parts of several."""
+
+
 def _can_share(model: nn.Module) -> bool:
     known = _ASKED.get(model)
     if known is None:
         tensors = [*model.parameters(), *model.buffers()]
         alone = bool(tensors) and all(tensor.device.type == "meta" for tensor in tensors)
-        known = alone and all(_keeps_values(module) for module in model.modules())
+        known = alone and all(_keeps(module) for module in model.modules())
         if alone:
             _ASKED[model] = known
     return known
@@ -73,6 +77,13 @@ def _branch(module: nn.Module, own: set[int], made: dict[int, nn.Module]) -> nn.
         result._modules.update(children)
     made[id(module)] = result
     return result
+
+
+def _keeps(module: nn.Module) -> bool:
+    known = _KEEPS.get(module)
+    if known is None:
+        known = _KEEPS[module] = _keeps_values(module)
+    return known
 
 
 def _keeps_values(module: nn.Module) -> bool:
