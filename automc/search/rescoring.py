@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automc.config import Constraints, parse_constraints
+from automc.config import Constraints
 from automc.constraints import PREDICTED, limits_of
 from automc.cost.calibration import load_calibration
 from automc.cost.predictor import load_predictor
 from automc.errors import ConfigError, InfeasibleSearchError, UnseenOperatorError
 from automc.pareto import non_dominated
-from automc.pipeline import final_precision
 from automc.profiles import load_profile, profile_folder
 from automc.run import FrontPoint, Run
+from automc.search.another_device import constraints_of, differences, require_limits
 from automc.search.choice import RULES, Prospect, choose
 from automc.search.fidelity import distinct
 from automc.search.finalists import points_of, timing_json, with_drop
@@ -24,12 +24,9 @@ from automc.trial import Figure, Metric, Trial, to_minimise
 
 if TYPE_CHECKING:
     from automc.bundle.verify import Bundle
-    from automc.cost.calibration import MeasuredEnergy
     from automc.cost.predictor import Costs, Predictor
-    from automc.profiles import Fingerprint, HardwareProfile
+    from automc.profiles import HardwareProfile
 
-OF_THE_DEVICE = ("max_latency_ms", "max_energy_mj", "max_memory_mb")
-"""Limits that mean something on the device they were written for alone."""
 NOT_TESTED = (
     "The test split was not read for this model: its accuracy and drop are those of the validation split, by which it "
     "was also selected."
@@ -164,7 +161,7 @@ def rescore(
         finalists = run.finalists()
         measured = tuple(replace(point, chosen=False) for point in finalists)
         top = max((point.trial.rung for point in finalists), default=0)
-        constraints, _ = _constraints(run, limits, own=True)
+        constraints, _ = constraints_of(run, limits, own=True)
         return Rescored(run, device, own_folder, constraints, top, measured, {}, (), own=True)
     if not has_own:
         raise _no_files(run)
@@ -172,13 +169,13 @@ def rescore(
     folder = own_folder if profile is None else profile_folder(profile)
     device = load_profile(str(folder))
     own = (device.fingerprint, device.calibration_digest) == (mine.fingerprint, mine.calibration_digest)
-    constraints, dropped = _constraints(run, limits, own=own)
+    constraints, dropped = constraints_of(run, limits, own=own)
     use, reason = device.good_for()
     if device.imported is not None or (use == "rank only" and not measure):
         good_for = "good enough to decide limits" if use == "limits" else "good for ranking only"
         said = f"{device.name} is {good_for}: {reason}"
         if not insist:
-            _require_limits(device, load_calibration(device, folder).measured_energy, limits or {}, said)
+            require_limits(device, load_calibration(device, folder).measured_energy, limits or {}, said)
         elsewhere = f". Its runtime is {device.fingerprint.runtime}, not the one a bundle runs in."
         dropped.append(said + (elsewhere if device.imported is not None else "."))
     if measure:
@@ -201,35 +198,8 @@ def rescore(
         points = _predicted(run, rescored, anchors, tested)
     if own and not measure and run.has_finalists:
         notes.append(f"This is the run's own device; what its finalists measured: automc front {run.folder}")
-    notes += dropped if own else [*dropped, *_differences(mine, device, rescored)]
+    notes += dropped if own else [*dropped, *differences(mine, device, rescored)]
     return Rescored(run, device, folder, constraints, chosen_rung, tuple(points), unknown, tuple(notes), own)
-
-
-def _require_limits(
-    device: HardwareProfile, energy: MeasuredEnergy | None, limits: Mapping[str, float | None], said: str
-) -> None:
-    """Raises ConfigError where a limit is set that the profile, or the table it comes from, says too little for.
-
-    energy: what was fitted where energy was measured. said: how good the profile's latencies are, and why.
-    """
-    ranks_only = device.good_for()[0] == "rank only"
-    table = f"{device.name} comes from a table of {'latencies' if energy is None else 'latencies and energies'} alone"
-    use, reason = ("rank only", table) if energy is None else energy.use()
-    if energy is not None and use == "rank only":
-        reason = f"the energies of {device.name} are good for ranking only: {reason}"
-    why = {
-        "max_latency_ms": said if ranks_only else None,
-        "max_energy_mj": said if ranks_only else reason if use == "rank only" else None,
-        "max_memory_mb": None if device.imported is None else said if ranks_only else table,  # no matter of timing
-    }
-    for key in OF_THE_DEVICE:
-        if limits.get(key) is not None and why[key] is not None:
-            option = "--" + key.replace("_", "-")
-            raise ConfigError(
-                f"{option} cannot be judged: {why[key]}",
-                next_step=f"leave out {option}, or insist with --insist: the limit is then judged by what may be far "
-                "off",
-            )
 
 
 def _no_files(run: Run) -> ConfigError:
@@ -238,17 +208,6 @@ def _no_files(run: Run) -> ConfigError:
         "predict, time or bundle",
         next_step=f"automc front {run.folder}    (limits and --pick work without --profile)",
     )
-
-
-def _constraints(run: Run, given: Mapping[str, float | None] | None, *, own: bool) -> tuple[Constraints, list[str]]:
-    """The run's constraints with `given` laid over, and what was left out of them for another device."""
-    kept = run.config.constraints.model_dump()
-    dropped = []
-    for key in OF_THE_DEVICE:
-        if not own and kept[key] is not None and key not in (given or {}):
-            dropped.append(f"The run's {key} of {kept[key]:g} holds for its own device and was left out.")
-            kept[key] = None
-    return parse_constraints({**kept, **(given or {})}), dropped
 
 
 def _latest(run: Run) -> dict[tuple[str, int], Trial]:
@@ -377,38 +336,3 @@ def _measured(
     timings = patiently(lambda: measure_interleaved(models, device, baseline="reference"))
     shown: dict[str, Mapping[str, Any]] = {name: timing_json(timing, device) for name, timing in timings.items()}
     return points_of(anchors, trials, shown, {key: dict(item) for key, item in tested.items()}, run.config)
-
-
-def _differences(mine: HardwareProfile, other: HardwareProfile, trials: Sequence[Trial]) -> list[str]:
-    """What keeps figures of another device from being as good as a search on it."""
-    from automc.measure.fingerprint import host_fingerprint
-
-    notes = [
-        f"These candidates were found, cut and trained for {mine.name}; a search on {other.name} may find better ones."
-    ]
-    here, there = host_fingerprint(), other.fingerprint
-    unlike = _unlike(here, there)
-    if unlike and other.imported is None:  # of a table's device the graph is read as it is on every processor
-        notes.append(
-            f"Kernels are read from the graph as ONNX Runtime optimises it on this machine; {other.name} has other "
-            f"{' and '.join(unlike)}, may lay out and fuse otherwise, and its intervals do not cover that: read these "
-            "predictions as a ranking until they are measured there."
-        )
-    scheme, wanted = mine.int8, other.int8
-    integer = any(final_precision(trial.candidate.steps) == "int8" for trial in trials)
-    apart = [
-        f"{name} {getattr(scheme, name)} and not {getattr(wanted, name)}"
-        for name in ("activation_type", "weight_type", "per_channel", "reduce_range")
-        if getattr(scheme, name) != getattr(wanted, name)
-    ]
-    if integer and apart and other.imported is None:  # a table says nothing of int8
-        notes.append(
-            f"The int8 candidates are quantised as is fast on {mine.name}: {', '.join(apart)}, as is fast on "
-            f"{other.name}. They may be slower there than predicted, or saturate; quantise anew for it."
-        )
-    return notes
-
-
-def _unlike(here: Fingerprint, there: Fingerprint) -> list[str]:
-    said = {"instruction_sets": "instruction sets", "system": "system", "runtime_version": "runtime version"}
-    return [words for field, words in said.items() if getattr(here, field) != getattr(there, field)]
