@@ -82,7 +82,8 @@ def use_of(
         return "rank only", f"rank correlation {rank_correlation:.2f} on networks left out"
     if wide > WIDEST:
         return "rank only", f"nine in ten networks left out lie within a factor of {wide:.1f}, not of {WIDEST:g}"
-    return "limits", f"{networks} networks left out one by one, nine in ten within a factor of {wide:.1f}"
+    of = f" of {measured}" if measured is not None and measured > networks else ""
+    return "limits", f"{networks}{of} networks left out one by one, nine in ten within a factor of {wide:.1f}"
 
 
 class StoredResidual(Frozen):

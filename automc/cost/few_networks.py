@@ -67,7 +67,7 @@ class _Table:
     def untold(self, least: int) -> frozenset[str]:
         """Of what `spent` tells, that in which fewer than `least` networks spend their time."""
         shares = self.spent(rates(self.names, self.design))
-        few = {kind for kind, share in shares.items() if (share >= TOLD).sum() < least}
+        few = {kind for kind, share in shares.items() if len(np.unique(self.labels[share >= TOLD])) < least}
         return frozenset(few | set(self.moved) if WEIGHTS in few else few)  # linear layers read theirs once
 
     def held(self, untold: frozenset[str]) -> np.ndarray:

@@ -89,7 +89,7 @@ def advice_on(unseen: Sequence[KernelRow], profile: HardwareProfile) -> str:
         return f"on that machine, automc doctor CONFIG --profile {profile.name} --calibrate times them"
     if any(row.precision == "int8" for row in unseen):
         return "the table this device comes from knows float networks alone: predict the float model on it"
-    return "leave these operators out of the model: the table this device comes from has too few of them"
+    return "measure networks with these operators on that device and import them, or leave them out of the model"
 
 
 UNTOLD = Interval(low=1 / 12, high=4.0)

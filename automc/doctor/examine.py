@@ -129,6 +129,7 @@ class _Examination:
         """The profile costs are predicted on; None where there is none, or a search would make it anew."""
         from automc.measure.fingerprint import check_fingerprint
         from automc.profiles import load_profile
+        from automc.search.checking import check_limits
 
         config = self.config
         renewed = config.profile == "host" and config.calibrate != "never"
@@ -146,6 +147,11 @@ class _Examination:
                 self._add("warn", f"costs are unknown: {error.message} (a search calibrates it first)")
                 return None
             self._add("stop", f"{error.message}, and a search here re-measures on this machine")
+            return profile
+        try:
+            check_limits(config)
+        except ConfigError as error:
+            self._add("stop", f"{error.message} ({error.next_step})")
         return profile
 
     def _costs(

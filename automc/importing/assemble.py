@@ -29,7 +29,7 @@ from automc.cost.predictor import CalibratedPredictor
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, UnseenOperatorError
 from automc.importing.energies import check_energies, fitted_energy
-from automc.importing.plausible import alike, check_apart, check_each, check_rate, doubted_unit, furthest
+from automc.importing.plausible import alike, check_apart, check_copies, check_each, check_rate, doubted_unit, furthest
 from automc.profiles import (
     DeviceKind,
     EnergySource,
@@ -161,6 +161,7 @@ def _assembled(
             next_step="measure more networks, of different kinds and sizes, on this device"
             + (f"; each operator in {LEAST_PER_CLASS} or more of them" if rare else ""),
         )
+    check_copies(used, groups)
     check_rate(used, device)
     found = fit_few_networks([Observation(row.graph, row.latency_ms) for row in used], machine, groups)
     check_each(used, found)

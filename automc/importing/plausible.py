@@ -24,6 +24,7 @@ RATES: dict[DeviceKind, tuple[float, float]] = {
 """Multiply-accumulates a second of the network that makes the best use of such a device: from a tenth of what the
 slowest of its kind in public tables reaches to ten times what the fastest does, batch 1 or more."""
 BEYOND_TABLES = 10.0  # of RATES, what lies beyond what public tables show
+CONTRADICTION = 1.5  # of two timings of the same kernels, which differ by weights alone
 SLOW_KERNEL_MS = 1.0  # no kernel takes less than a microsecond
 
 
@@ -35,6 +36,19 @@ def alike(rows: Sequence[TimedNetwork]) -> list[int]:
     seen: dict[Hashable, int] = {}
     keys = (tuple(replace(kernel, name="") for kernel in row.graph.rows) for row in rows)
     return [seen.setdefault(key, len(seen)) for key in keys]
+
+
+def check_copies(rows: Sequence[TimedNetwork], labels: Sequence[int]) -> None:
+    """Raises ConfigError where networks of the same kernels (`labels` as of `alike`) took times far apart."""
+    first: dict[int, TimedNetwork] = {}
+    for row, label in zip(rows, labels, strict=True):
+        before = first.setdefault(label, row)
+        if max(row.latency_ms / before.latency_ms, before.latency_ms / row.latency_ms) > CONTRADICTION:
+            raise ConfigError(
+                f"{row.where}: {row.name!r} took {row.latency_ms:g} ms, and {before.name!r}, which runs the same "
+                f"kernels, {before.latency_ms:g} ms ({before.where})",
+                next_step="measure both again, or keep the row that is right",
+            )
 
 
 def check_apart(rows: Sequence[TimedNetwork]) -> None:

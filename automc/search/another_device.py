@@ -61,9 +61,9 @@ def differences(mine: HardwareProfile, other: HardwareProfile, trials: Sequence[
     """What keeps figures of another device from being as good as a search on it."""
     from automc.measure.fingerprint import host_fingerprint
 
-    notes = [
-        f"These candidates were found, cut and trained for {mine.name}; a search on {other.name} may find better ones."
-    ]
+    notes = [f"These candidates were found, cut and trained for {mine.name}."]
+    if other.imported is None:
+        notes = [f"{notes[0][:-1]}; a search on {other.name} may find better ones."]
     here, there = host_fingerprint(), other.fingerprint
     unlike = _unlike(here, there)
     if unlike and other.imported is None:  # of a table's device the graph is read as it is on every processor

@@ -105,12 +105,13 @@ def check_limits(config: SearchConfig) -> None:
     from automc.profiles import load_profile
 
     limits = [key for key in ("max_latency_ms", "max_energy_mj") if getattr(config.constraints, key) is not None]
-    use, why = load_profile(config.profile).good_for()
+    profile = load_profile(config.profile)
+    use, why = profile.good_for()
     if limits and use == "rank only" and not config.insist:
         raise ConfigError(
             f"constraints: {' and '.join(limits)} cannot be judged by profile {config.profile}, which ranks networks "
             f"and no more: {why}",
-            next_step=f"automc profile calibrate {config.profile} on a calm machine; leave the limit out and choose "
+            next_step=f"automc profile calibrate {profile.name} on a calm machine; leave the limit out and choose "
             "by what finalists measured (automc front RUN --max-latency-ms MS); or insist with --insist",
         )
 

@@ -162,6 +162,12 @@ def rescore(
         measured = tuple(replace(point, chosen=False) for point in finalists)
         top = max((point.trial.rung for point in finalists), default=0)
         constraints, _ = constraints_of(run, limits, own=True)
+        energies = [point.figures.get("energy_mj") for point in measured]
+        if device is not None and not insist and any(found and found.kind == "predicted" for found in energies):
+            use, reason = device.good_for()
+            said = f"energies are predicted, and {device.name} is good for ranking only: {reason}"
+            only = {"max_energy_mj": (limits or {}).get("max_energy_mj") if use == "rank only" else None}
+            require_limits(device, None, only, said)
         return Rescored(run, device, own_folder, constraints, top, measured, {}, (), own=True)
     if not has_own:
         raise _no_files(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import odd_networks
 import pytest
+import yaml
 from examinations import CLASSES, SHORT, config_of, labels, pictures, save_data, saved
 from odd_networks import line_of
 
@@ -69,6 +70,16 @@ def test_a_limit_is_judged_by_the_lowest_prediction_that_was_seen(plain: Diagnos
     assert plain.space is not None
     assert plain.space.looked_at > 3
     assert plain.space.within == 0
+
+
+def test_a_limit_that_a_search_would_not_let_the_profile_judge_stands_in_its_way(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "Plain", constraints={"max_latency_ms": 1.0})
+    file = Path(config.profile) / "profile.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"noise_floor_percent": 60.0}))
+    found = automc.doctor(config, budget=SHORT)
+    assert not found.searchable
+    assert any("max_latency_ms cannot be judged" in text for text in texts(found, "stop"))
+    assert automc.doctor(config.model_copy(update={"insist": True}), budget=SHORT).searchable
 
 
 def test_a_predicted_size_is_near_that_of_the_file(plain: Diagnosis) -> None:

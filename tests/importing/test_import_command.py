@@ -150,6 +150,12 @@ def test_one_network_under_two_names_counts_once(automc, home: Path, rows) -> No
     refused(run(automc, write(home / "board.csv", rows[:7] + copies)), home, "7 different networks are too few")
 
 
+def test_a_copy_that_took_another_time_is_named_with_the_first(automc, home: Path, rows) -> None:
+    (home / "again.onnx").write_bytes((home / "n3.onnx").read_bytes())
+    table = write(home / "board.csv", [*rows, {"model": "again.onnx", "latency_ms": 2 * float(rows[3]["latency_ms"])}])
+    refused(run(automc, table), home, "board.csv: row 24: 'again.onnx'", "'n3.onnx', which runs the same kernels")
+
+
 def test_copies_of_a_network_are_left_out_with_it(home: Path, rows) -> None:
     rng = np.random.default_rng(0)
     for row in rows:
@@ -195,6 +201,10 @@ def test_the_only_perceptron_of_a_table_is_not_taken_for_a_mistake(automc, home:
         assert answer.code == 0, answer.err
         assert "limits:" in answer.out
         assert ("how long linear layers take" in answer.out) == (at == 0)  # two tell: each is judged by the other
+        if at == 0:  # a copy of it tells nothing more
+            (home / "copy.onnx").write_bytes((home / "mlp0.onnx").read_bytes())
+            twice = [*rows, dict(rows[-1], model="copy.onnx")]
+            assert "how long linear layers take" in run(automc, write(home / "board.csv", twice), "--replace").out
 
 
 def test_a_phone_that_would_be_the_slowest_of_all_decides_no_limits(automc, home: Path, rows) -> None:

@@ -289,6 +289,16 @@ def test_other_limits_alone_judge_what_the_finalists_measured(run: Run) -> None:
     assert run.rescore().choose("most-accurate") == run.rescore().choose("most_accurate")
 
 
+def test_predicted_energies_of_finalists_judge_no_limit_where_the_device_only_ranks(run: Run, tmp_path: Path) -> None:
+    copied = Run.open(shutil.copytree(run.folder, tmp_path / "run"))
+    file = copied.folder / "profile" / "profile.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"noise_floor_percent": 60.0}))
+    with pytest.raises(ConfigError, match="max-energy-mj cannot be judged: energies are predicted"):
+        copied.rescore(max_energy_mj=1e6)
+    assert copied.rescore(max_energy_mj=1e6, insist=True).points
+    assert copied.rescore(max_latency_ms=1e6).points  # finalists were timed
+
+
 def test_a_lower_rung_is_shown_alone_and_labelled(home: Path, run: Run) -> None:
     found = run.rescore(str(home / "other"), rung=0)
     assert {point.trial.rung for point in found.points} == {0}
