@@ -296,7 +296,9 @@ def test_unknown_operators_are_listed_and_priced_when_asked_to(tmp_path: Path, m
     assert after.space.lowest["latency_ms"][0].value > 0
     assert load_profile(config.profile).calibration_digest != digest
     again = automc.doctor(config, budget=SHORT)
-    assert not {item.kind for item in again.unknown} & kinds
+    priced = {item.kind for item in after.unknown}  # before may have had the time to look at more candidates
+    assert "InstanceNormalization.fp32" in priced
+    assert not {item.kind for item in again.unknown} & priced
     assert replace(again.stages[0], seconds=0.0) == replace(after.stages[0], seconds=0.0)
 
 
