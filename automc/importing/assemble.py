@@ -47,7 +47,7 @@ from automc.profiles import (
 
 LEAST_NETWORKS = 8
 """Fewer networks than this tell nothing that could be checked by leaving some out."""
-PARTS = 5
+PARTS = 5  # of a table, each left out once to see whether intervals hold
 LEAST_PER_CLASS = 3
 """Networks that hold a kernel class, below which its time cannot be told from that of the rest of these networks."""
 
