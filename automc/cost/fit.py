@@ -9,6 +9,7 @@ from math import exp
 
 import numpy as np
 
+from automc.cost.caches import Far, far_share
 from automc.cost.features import extent_of, features, kernel_class
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.residual import Residual
@@ -22,22 +23,6 @@ MEMORY_WEIGHTS = ("memory:weights", "memory:convolution_weights", "memory:vector
 """Of these, by the share of weights that has: the runtime's code and tables are read in a circle as weights are."""
 MAIN = "main:"
 """By the share that has left the last cache as well, and comes from main memory."""
-SPILL = (0.5, 1.5)
-"""Of `Machine`, for new calibrations: of five pairs the one that left the least error on fitted models that fill more
-than half of the cache, on an Intel Xeon with 2 MB of it (9.3 %; with what exceeds it and weights alone, 13.9 %)."""
-WEIGHT_SPILL = (0.25, 1.0)
-"""As SPILL, of weights alone: they are read in the same order every time, and what is read in a circle larger than the
-cache is never found there again. On 24 development MLPs in float and int8 a mean error of 3.1 and 2.6 %, with (0.5, 1)
-3.6 and 2.8 %; with SPILL more, and with nothing of their own for vectors and for calls 4.3 and 3.7 %."""
-SHARED_SPILL = (0.25, 0.75)
-"""As SPILL, of the last cache: a core has to share it. Seven pairs were tried on an AMD EPYC of 32 MB, with models of
-several samples in the fit, on 80 networks of 16 samples that served this choice alone: this one and two beside it left
-a mean error of 3.9 %, the others up to 5.2 %, no second level 5.7 %."""
-LEAST_FAR = 8
-FAR_SHARED = 0.3
-"""As many observations with such a share of their data beyond the last cache tell what main memory costs. Quick
-calibrations have none and full ones without large models two: their coefficient then came from networks that hardly
-leave the cache, and put float MLPs fifty times too high."""
 OUTLIER = 0.05  # relative residual beyond which an observation counts less; the test-retest spread of one pass
 ROUNDS = 4
 SHRINKAGE = 1e-3  # keeps columns that always go together from trading places; in units of the scaled columns
@@ -60,16 +45,6 @@ class Range:
     low: Mapping[str, float]
     high: Mapping[str, float]
     observations: int
-
-
-@dataclass(frozen=True)
-class Far:
-    """Shares of a network's data, 0 to 1, that have left a cache before they are needed again: of its activations the
-    core's own and the last one, which cores share; of its weights the core's own."""
-
-    own: float
-    weights: float
-    shared: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,31 +101,6 @@ class Fit:
         """Milliseconds of a whole network, session overhead included."""
         far = far_share(graph, self.machine)
         return self.coefficients.get(SESSION, 0.0) + sum(self.row_ms(row, far) for row in graph.rows)
-
-
-def far_share(graph: KernelGraph, machine: Machine) -> Far:
-    """How much of what a network touches has left the caches before it is needed again."""
-    total = graph.weight_bytes + graph.peak_activation_bytes
-    if machine.spill is None:
-        own = weights = max(0.0, 1.0 - machine.cache_bytes / total) if total else 0.0
-    else:
-        filled = total / machine.cache_bytes
-        own, weights = _spilt(filled, machine.spill), _spilt(filled, WEIGHT_SPILL)
-    return Far(
-        own, weights, 0.0 if machine.shared_bytes is None else _spilt(total / machine.shared_bytes, SHARED_SPILL)
-    )
-
-
-def supported(machine: Machine, observations: Sequence[Observation]) -> Machine:
-    """The machine, without its last cache where too few observations leave it to tell what main memory costs."""
-    far = [far_share(observation.graph, machine).shared for observation in observations]
-    enough = sum(share >= FAR_SHARED for share in far) >= LEAST_FAR
-    return machine if enough else replace(machine, shared_bytes=None)
-
-
-def _spilt(filled: float, spill: tuple[float, float]) -> float:
-    some, all_of_it = spill
-    return min(1.0, max(0.0, (filled - some) / (all_of_it - some)))
 
 
 def seen_from(row: KernelRow, machine: Machine, far: Far) -> dict[str, float]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from automc.cost.caches import Far, far_share
 from automc.cost.calibration import Calibration, Interval, load_calibration, memory_parts
 from automc.cost.energy import MODEL_INTERVAL, MODEL_NAME
 from automc.cost.features import kernel_class
-from automc.cost.fit import SESSION, Far, Parts, far_share, in_range, seen_from
+from automc.cost.fit import SESSION, Parts, in_range, seen_from
 from automc.cost.kernels import KernelGraph, KernelRow
 from automc.errors import UnseenOperatorError
 from automc.profiles import HardwareProfile

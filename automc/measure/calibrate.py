@@ -13,10 +13,12 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
+from automc.cost.caches import SPILL
 from automc.cost.calibration import Calibration, ClassRange, MemoryFit, Probes, StoredResidual
 from automc.cost.energy import MODEL_NAME, EnergyModel
-from automc.cost.fit import SPILL, Observation, fit, supported
+from automc.cost.fit import Observation, fit
 from automc.cost.kernels import KernelGraph
+from automc.cost.machine_fit import supported
 from automc.cost.residual import learn
 from automc.cost.tiles import Machine
 from automc.measure.anchor import CALM_RATIO, Anchor

@@ -8,20 +8,18 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from automc.cost.caches import Far, far_share
 from automc.cost.features import features
 from automc.cost.fit import (
-    LEAST_FAR,
-    Far,
     Fit,
     Observation,
     columns_of,
-    far_share,
     fit,
     in_range,
     non_negative_least_squares,
-    supported,
 )
 from automc.cost.kernels import KernelGraph, KernelRow
+from automc.cost.machine_fit import LEAST_FAR, supported
 from automc.cost.tiles import Machine
 from automc.errors import MeasurementError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from automc.cost.fit import FAR_SHARED, LEAST_FAR, SPILL, far_share
+from automc.cost.caches import SPILL, far_share
 from automc.cost.graph import graph_from_onnx
+from automc.cost.machine_fit import FAR_SHARED, LEAST_FAR
 from automc.cost.tiles import Machine
 from automc.measure.builder import Scheme
 from automc.measure.calibrate import EFFORTS
