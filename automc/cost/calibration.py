@@ -213,6 +213,10 @@ class Calibration(Frozen):
     """Whose work the coefficients price: the tiles of this host's runtime, or the graph's own (`Machine.columns`)."""
     spill: tuple[float, float] | None = None
     """As of `Machine`."""
+    weight_spill: tuple[float, float] | None = None
+    """As of `Machine`."""
+    reads: Literal["network", "kernel"] = "network"
+    """As of `Machine`."""
     shared_bytes: int | None = None
     """As of `Machine`."""
     threads: int | None = None
@@ -239,10 +243,22 @@ class Calibration(Frozen):
     probes: Probes | None = None
     """None: not asked (a table tells no such thing), or not kept by the version that calibrated."""
 
+    def _machine(self) -> Machine:
+        return Machine(
+            self.block,
+            self.cache_bytes,
+            self.columns,
+            self.spill,
+            self.shared_bytes,
+            self.threads or 1,
+            self.weight_spill,
+            self.reads,
+        )
+
     def fit(self) -> Fit:
         """The fit as it was when stored: same numbers in any process."""
         return Fit(
-            Machine(self.block, self.cache_bytes, self.columns, self.spill, self.shared_bytes, self.threads or 1),
+            self._machine(),
             self.coefficients,
             {name: Range(entry.low, entry.high, entry.observations) for name, entry in self.classes.items()},
             {name: entry.spread for name, entry in self.classes.items()},

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+from automc.cost.caches import spilt
 from automc.cost.convolution import SYMMETRIC_FILTERS, convolution, is_symmetric
 from automc.cost.kernels import KernelRow
 from automc.cost.tiles import Columns, Machine, channels_of, product
@@ -80,6 +81,11 @@ def _transpose_kind(row: KernelRow) -> str:
     return "rows" if given[-1] == made[-1] else "general"
 
 
+def is_product(row: KernelRow) -> bool:
+    """Whether the kernel is a product of matrices."""
+    return row.op in _MATRIX
+
+
 def matrix_shape(row: KernelRow) -> tuple[int, int, int, int]:
     """(M, N, K, batch) of a matrix product."""
     out = row.output_shape
@@ -97,9 +103,11 @@ def features(row: KernelRow, machine: Machine) -> Columns:
     Columns "memory:..." and "main:..." hold bytes that are at hand or not: they are scaled by the caller with how much
     of the network's data has left the core's own cache and the last one, because that depends on what the rest of the
     network evicts. Weights of convolutions have one of their own: blocked kernels fetch them ahead; so have those that
-    meet a single vector: nothing is left to hide the wait for them behind. A call is colder too in a network larger
-    than the cache: the runtime's own code and tables have left it. From main memory only activations cost more: weights
-    are read in order, once a network, and no fit found a price for them.
+    meet a single vector: nothing is left to hide the wait for them behind. What is written goes to memory that the
+    network last used a while ago; what is read, the kernel before has just written (`Machine.reads`), and bytes of
+    "read:activations" left the cache between the two, whatever else the network does. A call is colder too in a network
+    larger than the cache: the runtime's own code and tables have left it. From main memory only activations cost more:
+    weights are read in order, once a network, and no fit found a price for them.
     """
     if machine.columns == "work":
         return work(row)
@@ -124,11 +132,20 @@ def features(row: KernelRow, machine: Machine) -> Columns:
         named[f"memory:{reader}weights"] = row.bytes_weights / 1e6
     if machine.spill is not None:
         named["memory:cold_calls"] = 1.0
-        if row.bytes_in + row.bytes_out > 0:
-            named["memory:activations"] = (row.bytes_in + row.bytes_out) / 1e6
+        named |= _activations(row, machine, machine.spill)
     if machine.shared_bytes is not None and row.bytes_in + row.bytes_out > 0:
         named["main:activations"] = (row.bytes_in + row.bytes_out) / 1e6
     return named
+
+
+def _activations(row: KernelRow, machine: Machine, spill: tuple[float, float]) -> Columns:
+    if machine.reads == "network":
+        columns = {"memory:activations": (row.bytes_in + row.bytes_out) / 1e6}
+    else:
+        touched = row.bytes_in + row.bytes_out + row.bytes_weights
+        read = spilt(touched / machine.cache_bytes, spill) * row.bytes_in / 1e6
+        columns = {"memory:written": row.bytes_out / 1e6, "read:activations": read}
+    return {name: value for name, value in columns.items() if value > 0}
 
 
 def _matrix(row: KernelRow) -> Columns:

@@ -24,6 +24,9 @@ class Machine:
     spill: shares of the cache that a network's data fill, from which on some and at which all of it has left the cache
     before it is needed again; None, in calibrations of earlier versions: what exceeds the cache has left it.
     shared_bytes: of the last cache, which all cores share; None where it is not known, and in earlier calibrations.
+    weight_spill: as spill, of weights; None where it was not looked for: `caches.WEIGHT_SPILL`.
+    reads: what decides whether a kernel finds the activations it reads in the core's own cache: all that the "network"
+    holds, or what the "kernel" itself touches, as the one before it has just written them.
     threads: that share one kernel; with several, what is too little work to share has a price of its own.
     """
 
@@ -33,6 +36,8 @@ class Machine:
     spill: tuple[float, float] | None = None
     shared_bytes: int | None = None
     threads: int = 1
+    weight_spill: tuple[float, float] | None = None
+    reads: Literal["network", "kernel"] = "network"
 
 
 def channels_of(shape: Sequence[int], row: KernelRow) -> int:

@@ -37,9 +37,11 @@ class Stopwatch:
         """Of every model, in the order of timing."""
         return self.kept.passes
 
-    def time(self, stage: str, samples: Sequence[Sample], passes: int, budget_s: float, seed: int) -> None:
-        """Time those of `samples` that no calm pass is known of, in what is left of the stage's budget."""
-        todo = {sample.name: sample.model for sample in samples if not self._calm(sample)}
+    def time(
+        self, stage: str, samples: Sequence[Sample], passes: int, budget_s: float, seed: int, *, calm: int = 1
+    ) -> None:
+        """Time those of `samples` of which fewer than `calm` calm passes are known, in the rest of the budget."""
+        todo = {sample.name: sample.model for sample in samples if len(self._calm(sample)) < calm}
         name = f"{stage}, seed {seed}"
         before, start, saved = self.kept.spent_s.get(name, 0.0), time.monotonic(), time.monotonic()
         if before >= budget_s:
