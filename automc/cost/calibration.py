@@ -215,8 +215,8 @@ class Calibration(Frozen):
     """As of `Machine`."""
     weight_spill: tuple[float, float] | None = None
     """As of `Machine`."""
-    reads: Literal["network", "kernel"] = "network"
-    """As of `Machine`."""
+    reads: Literal["kernel"] | None = None
+    """As of `Machine`; None: the network."""
     shared_bytes: int | None = None
     """As of `Machine`."""
     threads: int | None = None
@@ -252,7 +252,7 @@ class Calibration(Frozen):
             self.shared_bytes,
             self.threads or 1,
             self.weight_spill,
-            self.reads,
+            self.reads or "network",
         )
 
     def fit(self) -> Fit:
