@@ -66,7 +66,7 @@ class Effort:
 
 
 ATTEMPTS = 3
-MOST_FIT = 1.25
+MOST_FIT = 1.15
 """Times `Effort.fit_s` that all that is fitted may take: what was timed first has had its part of it."""
 
 EFFORTS: dict[Mode, Effort] = {
