@@ -7,8 +7,9 @@ Predicts with a profile that is already calibrated, then times networks drawn wi
 (widths, depths and resolutions differ from those of its own held-out check; the families are the same). Every
 network is timed in two halves, each the minimum over calm passes; the second half against the first is the floor that
 no predictor can beat. Nothing is fitted here. Every fourth int8 network is so in part: its elementwise operators stay
-in float, and is a row of its own as well. Threads are those of the profile. A median error that all networks share is a
-machine that has changed its speed since it was calibrated; the last column says what is left without it.
+in float, and is a row of its own as well. Threads are those of the profile. The last columns tell an
+error that all networks share from what is left of each: a machine whose speed has changed since it was calibrated has
+the first, and so has a restless one, as the least of these four passes is less than that of a calibration's two.
 
 Arms: base (the networks as pruning leaves them), factorised (most square convolutions split in two, as low_rank and
 tucker do), batch16 (the same networks as base on 16 samples at once).
@@ -73,8 +74,7 @@ class Row:
     covered: float | None
     """Percent of networks inside their stated 90 % interval; None for the test-retest floor."""
     median: float
-    """Percent by which predictions lie over (or under) what was measured: how far the machine's speed has moved since
-    it was calibrated."""
+    """Percent by which predictions lie over (or under) what was measured."""
     within_10_about_median: float
     """Percent of networks within 10 % once all are divided by that: the error between networks alone. Of no goal."""
 

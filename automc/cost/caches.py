@@ -31,9 +31,14 @@ class Far:
     shared: float = 0.0
 
 
+def held_bytes(graph: KernelGraph) -> int:
+    """Weights, and activations at the moment that most are live: what a network has to keep at hand."""
+    return graph.weight_bytes + graph.peak_activation_bytes
+
+
 def far_share(graph: KernelGraph, machine: Machine) -> Far:
     """How much of what a network touches has left the caches before it is needed again."""
-    total = graph.weight_bytes + graph.peak_activation_bytes
+    total = held_bytes(graph)
     if machine.spill is None:
         own = weights = max(0.0, 1.0 - machine.cache_bytes / total) if total else 0.0
     else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from automc.cost.caches import WEIGHT_SPILL, far_share
+from automc.cost.caches import WEIGHT_SPILL, far_share, held_bytes
 from automc.cost.features import is_product
 from automc.cost.fit import Fit, Observation, fit
 from automc.cost.tiles import Machine
@@ -16,13 +16,13 @@ from automc.cost.tiles import Machine
 WEIGHT_SPILLS = (WEIGHT_SPILL, (0.5, 1.0), (0.5, 1.25), (0.5, 1.5), (0.75, 1.25), (0.75, 1.5), (1.0, 1.5))
 """What `weights_spilt` chooses from: how soon a cache loses what is read in a circle depends on how lines are replaced.
 On an Intel Xeon of 2 MB a core, with 59 linear networks near it, the pairs left 8.8, 7.4, 5.3, 4.8, 6.4, 6.6 and 9.5 %;
-the fourth took the error of float MLPs that served no choice from 15.0 to 5.4 %, n = 18."""
+with the fourth the error of float MLPs that were not fitted fell from 15.0 to 5.4 %, n = 18."""
 LEAST_NEAR = 12
 NEAR = (0.25, 2.0)
 """As many linear networks that fill such shares of the cache tell from where weights leave it."""
 KERNEL_SPILL = (0.25, 1.5)
-"""As `caches.SPILL`, where `Machine.reads` is "kernel". Of two pairs the one with the least error on fitted models that
-fill more than a quarter of the cache of that Xeon: 6.21 %, with (0.5, 1.5) 6.27; where the network decides 6.37 %."""
+"""As `caches.SPILL`, where `Machine.reads` is "kernel". On fitted models that fill more than a quarter of the cache of
+that Xeon a mean error of 6.21 %, with (0.5, 1.5) 6.27 %; where the network decides 6.37 %."""
 LEAST_FAR = 8
 FAR_SHARED = 0.3
 """As many observations with such a share of their data beyond the last cache tell what main memory costs. Quick
@@ -45,7 +45,7 @@ def weights_spilt(machine: Machine, observations: Sequence[Observation]) -> Mach
     of these leave the machine as it is.
     """
     linear = [item for item in observations if _is_linear(item)]
-    near = [item for item in linear if NEAR[0] <= _bytes(item) / machine.cache_bytes <= NEAR[1]]
+    near = [item for item in linear if NEAR[0] <= held_bytes(item.graph) / machine.cache_bytes <= NEAR[1]]
     if machine.spill is None or len(near) < LEAST_NEAR:
         return machine
     machines = [replace(machine, weight_spill=pair) for pair in WEIGHT_SPILLS]
@@ -56,7 +56,7 @@ def fitted(machine: Machine, observations: Sequence[Observation]) -> Fit:
     """The fit where the network decides what a kernel finds in the cache, or where the kernel does (`Machine.reads`):
     the one with the least mean error on what fills more than a quarter of the cache, if that is LEAST_NEAR or more."""
     found = fit(observations, machine)
-    near = [item for item in observations if _bytes(item) >= NEAR[0] * machine.cache_bytes]
+    near = [item for item in observations if held_bytes(item.graph) >= NEAR[0] * machine.cache_bytes]
     if machine.spill is None or len(near) < LEAST_NEAR:
         return found
     other = fit(observations, replace(machine, spill=KERNEL_SPILL, reads="kernel"))
@@ -70,7 +70,3 @@ def _error(found: Fit, observations: Sequence[Observation]) -> float:
 def _is_linear(observation: Observation) -> bool:
     weighty = [row for row in observation.graph.rows if row.bytes_weights > 0]
     return bool(weighty) and all(is_product(row) for row in weighty)
-
-
-def _bytes(observation: Observation) -> int:
-    return observation.graph.weight_bytes + observation.graph.peak_activation_bytes

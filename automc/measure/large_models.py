@@ -11,6 +11,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx
 
+from automc.cost.caches import held_bytes
 from automc.cost.graph import graph_from_onnx
 from automc.cost.kernels import KernelGraph
 from automc.measure.builder import GraphBuilder, Scheme, Value
@@ -111,5 +112,4 @@ def _affordable(graph: KernelGraph, *, small: bool) -> bool:
     """small: whether it may stay in the core's own cache."""
     moved = sum(row.bytes_in + row.bytes_out + row.bytes_weights for row in graph.rows)
     macs = sum(row.macs for row in graph.rows)
-    held = graph.weight_bytes + graph.peak_activation_bytes
-    return macs <= LARGE_MACS and moved <= LARGE_BYTES and (small or held >= SMALL_BYTES)
+    return macs <= LARGE_MACS and moved <= LARGE_BYTES and (small or held_bytes(graph) >= SMALL_BYTES)
