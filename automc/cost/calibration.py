@@ -221,6 +221,8 @@ class Calibration(Frozen):
     """As of `Machine`."""
     threads: int | None = None
     """As of `Machine`; None: one, and in earlier calibrations."""
+    pieces: Literal[True] | None = None
+    """As of `Machine`; None: not, and on one thread."""
     coefficients: dict[str, float]
     classes: dict[str, ClassRange]
     intervals: dict[Literal["fp32", "int8"], Interval]
@@ -253,6 +255,7 @@ class Calibration(Frozen):
             self.threads or 1,
             self.weight_spill,
             self.reads or "network",
+            self.pieces or False,
         )
 
     def fit(self) -> Fit:

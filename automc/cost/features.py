@@ -13,6 +13,7 @@ from math import prod
 from automc.cost.caches import spilt
 from automc.cost.convolution import SYMMETRIC_FILTERS, convolution, is_symmetric
 from automc.cost.kernels import KernelRow
+from automc.cost.sharing import handed_out, unevenness
 from automc.cost.tiles import Columns, Machine, channels_of, product
 from automc.cost.work import work, work_class
 
@@ -24,6 +25,8 @@ _MATRIX = frozenset({
     "Gemm", "MatMul", "FusedMatMul", "FusedMatMulActivation", "QGemm", "QLinearMatMul", "MatMulInteger",
     "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits",
 })  # fmt: skip
+_WHATEVER_SHARED = frozenset({"calls", "group_calls", "pieces"})
+"""Columns that no number of threads makes less."""
 _LAYOUT_MATTERS = ("Pool", "Concat")
 
 
@@ -120,9 +123,15 @@ def features(row: KernelRow, machine: Machine) -> Columns:
         columns = _pool(row)
     else:
         columns = _movement(row)
-    named = {f"{kind}:{name}": value for name, value in columns.items() if value > 0}
+    uneven = unevenness(row, machine)
+    named = {
+        f"{kind}:{name}": value * (1.0 if name in _WHATEVER_SHARED else uneven)
+        for name, value in columns.items()
+        if value > 0
+    }
     if machine.threads > 1 and row.macs:
         named[f"{kind}:macs_unshared"] = min(row.macs, UNSHARED_MACS) / 1e6
+        named |= {f"{kind}:handed_out": float(times) for times in (handed_out(row, machine),) if times}
     for name in row.fused:  # one price for all kernels of a layout: it is the same loop over the output
         named[f"fused.{row.layout}:{name}"] = prod(row.output_shape) / 1e6
     if row.bytes_weights > SMALL_WEIGHTS:

@@ -28,6 +28,7 @@ class Machine:
     reads: what decides whether a kernel finds the activations it reads in the core's own cache: all that the "network"
     holds, or what the "kernel" itself touches, as the one before it has just written them.
     threads: that share one kernel; with several, what is too little work to share has a price of its own.
+    pieces: whether what the busiest thread has to do is counted (`sharing.unevenness`); not in earlier calibrations.
     """
 
     block: int = 16
@@ -38,6 +39,7 @@ class Machine:
     threads: int = 1
     weight_spill: tuple[float, float] | None = None
     reads: Literal["network", "kernel"] = "network"
+    pieces: bool = False
 
 
 def channels_of(shape: Sequence[int], row: KernelRow) -> int:

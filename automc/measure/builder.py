@@ -20,6 +20,9 @@ OPSET = 17
 IR_VERSION = 9
 TOP = 7.65  # of a quantised range: about +-4 when signed
 
+THIN = 4
+"""Channels at the ends of a model that is `inside`: the fewest that the integer kernels take whole."""
+
 Scheme = Literal["fp32", "u8s8", "s8s8"]
 Attribute = int | float | list[int]
 
@@ -41,14 +44,22 @@ class GraphBuilder:
 
     scheme: "fp32", or activations-weights types "u8s8" / "s8s8".
     quantise_elementwise: whether everything but convolutions, gemms and matmuls is quantised too. batch: samples of
-    every input, which is given for one.
+    every input, which is given for one. inside: pictures (`picture`) come from a thin convolution, as they would inside
+    a network, and not from outside.
     """
 
     def __init__(
-        self, scheme: Scheme, generator: np.random.Generator, *, quantise_elementwise: bool = True, batch: int = 1
+        self,
+        scheme: Scheme,
+        generator: np.random.Generator,
+        *,
+        quantise_elementwise: bool = True,
+        batch: int = 1,
+        inside: bool = False,
     ) -> None:
         self.scheme = scheme
         self.batch = batch
+        self.inside = inside
         self.generator = generator
         self.quantise_elementwise = quantise_elementwise
         self._nodes: list[onnx.NodeProto] = []
@@ -65,6 +76,16 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         given = Value(name, shape)
         return given if plain else self._requantise(given, signed=True)
+
+    def picture(self, channels: int, height: int, width: int) -> Value:
+        """(batch, channels, height, width): an input; where `inside`, made of one of THIN channels by a convolution."""
+        if not self.inside or channels <= THIN:
+            return self.input((1, channels, height, width))
+        return self.conv(self.input((1, THIN, height, width)), channels, 1, act=None)
+
+    def leave(self, x: Value) -> Value:
+        """What a model puts out instead of `x`: where `inside`, a convolution of THIN channels of a wider picture."""
+        return self.conv(x, THIN, 1, act=None) if self.inside and len(x.shape) == 4 and x.shape[1] > THIN else x
 
     def lookup(self, tokens: int, rows: int, width: int) -> Value:
         """(batch, tokens, width): an embedding of `rows` entries, read at integer inputs."""

@@ -124,8 +124,9 @@ def calibrate_host(
     fitted: list[Sample] = []
     for scheme in ("fp32", "u8s8" if facts.activation_type == "uint8" else "s8s8"):
         families += family_networks(plan.per_family, scheme, seed)
-        fitted += micro_models(plan.micro, scheme, seed) + random_networks(plan.random, scheme, seed)
-        fitted += large_models(plan.large, scheme, seed, plan.large_kinds)
+        fitted += micro_models(plan.micro, scheme, seed, inside=threads > 1)
+        fitted += random_networks(plan.random, scheme, seed)
+        fitted += large_models(plan.large, scheme, seed, plan.large_kinds, inside=threads > 1)
     for attempt in range(ATTEMPTS):
         clock.time("timing whole networks", families, 1, plan.families_s / 2, seed + 100 * attempt)
         began = time.monotonic()
@@ -194,7 +195,14 @@ class Findings:
 
 def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tuple[HardwareProfile, Calibration]:
     """Fit what was measured and judge it on what was held out; nothing is measured or written."""
-    machine = Machine(_block_size(), cache_bytes(), spill=SPILL, shared_bytes=shared_cache_bytes(), threads=threads)
+    machine = Machine(
+        _block_size(),
+        cache_bytes(),
+        spill=SPILL,
+        shared_bytes=shared_cache_bytes(),
+        threads=threads,
+        pieces=threads > 1,
+    )
     observations = [observation for _, observation in findings.seen]
     machine = supported(machine, observations)
     found = fitted(weights_spilt(machine, observations), observations)
@@ -212,6 +220,7 @@ def assemble(findings: Findings, *, name: str, mode: Mode, threads: int) -> tupl
         reads=None if machine.reads == "network" else machine.reads,
         shared_bytes=machine.shared_bytes,
         threads=threads if threads > 1 else None,
+        pieces=True if machine.pieces else None,
         residual=None if learnt is None else StoredResidual.of(learnt),
         coefficients=dict(found.coefficients),
         classes={

@@ -15,7 +15,7 @@ from automc.cost.caches import held_bytes
 from automc.cost.graph import graph_from_onnx
 from automc.cost.kernels import KernelGraph
 from automc.measure.builder import GraphBuilder, Scheme, Value
-from automc.measure.networks import MICRO, Draw, Micro, Sample
+from automc.measure.networks import INSIDE, MICRO, Draw, Micro, Sample
 
 LARGE_MACS = 120e6  # about 5 ms in float on one core at 25 GMAC/s
 LARGE_BYTES = 150e6  # moved by all kernels: about as long at 30 GB/s
@@ -90,8 +90,13 @@ LINEAR = ("weights", "linear_on_samples")
 """The cheapest, in microseconds each: without them a calibration knows nothing of an MLP."""
 
 
-def large_models(count: int, scheme: Scheme, seed: int, kinds: Collection[str] = tuple(LARGE)) -> list[Sample]:
-    """About `count` models larger than the micro models, of these kinds; one seed, the same models."""
+def large_models(
+    count: int, scheme: Scheme, seed: int, kinds: Collection[str] = tuple(LARGE), *, inside: bool = False
+) -> list[Sample]:
+    """About `count` models larger than the micro models, of these kinds; one seed, the same models.
+
+    inside: those on pictures stand between thin convolutions (`networks.INSIDE`).
+    """
     total = sum(share for kind, (_, share) in LARGE.items() if kind in kinds)
     samples = []
     for index, (kind, (make, share)) in enumerate(LARGE.items()):
@@ -101,7 +106,8 @@ def large_models(count: int, scheme: Scheme, seed: int, kinds: Collection[str] =
                 builder = GraphBuilder(scheme, generator, quantise_elementwise=number % 4 != 3)
                 if kind in ON_SAMPLES:
                     builder.batch = int(generator.choice(BATCHES))
-                model = builder.finish(make(builder, Draw(generator)))
+                    builder.inside = inside and kind in INSIDE
+                model = builder.finish(builder.leave(make(builder, Draw(generator))))
                 if _affordable(graph_from_onnx(onnx.load_from_string(model)), small=kind not in ON_SAMPLES):
                     samples.append(Sample(f"large_{kind}.{scheme}.{number}", f"large_{kind}", scheme, model))
                     break

@@ -65,7 +65,7 @@ def _act(draw: Draw) -> str | None:
 
 def _image(b: GraphBuilder, channels: int, size: int, draw: Draw) -> Value:
     width = size if draw.chance(0.8) else draw.integer(max(1, size // 2), size)
-    return b.input((1, channels, size, width))
+    return b.picture(channels, size, width)
 
 
 def conv_dense(b: GraphBuilder, draw: Draw) -> Value:
@@ -262,7 +262,7 @@ def _moved(draw: Draw) -> tuple[int, int, tuple[int, ...]]:
 def concat(b: GraphBuilder, draw: Draw) -> Value:
     _, size, _ = _moved(draw)
     widths = [draw.channels(4, 128) for _ in range(draw.pick(2, 2, 3, 4))]
-    if draw.chance(0.4):
+    if draw.chance(0.4) and not b.inside:
         return b.concat([b.input((1, width, size, size)) for width in widths])
     x = b.input((1, 16, size, size))  # the pieces arrive in the layout of convolutions
     return b.concat([b.conv(x, width, 1, act=_act(draw)) for width in widths])
@@ -340,11 +340,22 @@ MICRO: dict[str, tuple[Micro, int]] = {
     "lookup": (lookup, 3),
     "unpacked": (unpacked, 6),
 }
+INSIDE = frozenset({
+    "conv_dense", "conv_pointwise", "conv_narrow", "conv_asymmetric", "conv_depthwise", "conv_grouped", "conv_chain",
+    "conv_residual", "squeeze_excite", "pool", "concat",
+})  # fmt: skip
+"""Kinds on pictures. By themselves their time is also that of bringing a wide picture into the layout of convolutions
+and back, which a network does once and with few channels; on several threads that takes up to four times as long as it
+has to, for channels whose lines two cores write at once."""
 LEAST = 2  # micro models of a kind, however few there are in all
 
 
-def micro_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
-    """About `count` micro models, each kind in proportion to its share, LEAST at least; one seed, the same models."""
+def micro_models(count: int, scheme: Scheme, seed: int, *, inside: bool = False) -> list[Sample]:
+    """About `count` micro models, each kind in proportion to its share, LEAST at least; one seed, the same models.
+
+    inside: most kinds on pictures stand between thin convolutions (`GraphBuilder.inside`); in float every second one,
+    as what is brought into the layout of convolutions and back is a smaller part there, and networks have it too.
+    """
     shares = np.array([share for _, share in MICRO.values()], dtype=float)
     wanted = np.maximum(LEAST, np.round(shares / shares.sum() * count)).astype(int)
     samples = []
@@ -353,9 +364,9 @@ def micro_models(count: int, scheme: Scheme, seed: int) -> list[Sample]:
             # one stream per model and the same one for every scheme: fp32 and int8 time the same shapes
             generator = np.random.default_rng([seed, list(MICRO).index(kind), index])
             builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
-            samples.append(
-                Sample(f"{kind}.{scheme}.{index}", kind, scheme, builder.finish(make(builder, Draw(generator))))
-            )
+            builder.inside = inside and kind in INSIDE and (index % 2 == 1 if scheme == "fp32" else index % 4 != 1)
+            output = builder.leave(make(builder, Draw(generator)))
+            samples.append(Sample(f"{kind}.{scheme}.{index}", kind, scheme, builder.finish(output)))
     return samples
 
 
