@@ -7,6 +7,8 @@ ONNX Runtime cuts a kernel into pieces by rules of its own, and few of them cut 
   qlinearconv.cc: ComputeOutputStride); a grouped one on a small picture is a single piece;
 - blocked float convolutions: lines of the output by sets of four blocks of filters, as many for each thread
   (onnxruntime/core/mlas/lib/snchwc.cpp);
+- grouped float convolutions in the plain layout: whole groups, unless they have more filters than output pixels, which
+  are products of their own, one after the other (onnxruntime/core/mlas/lib/convolve.cpp);
 - float products of matrices: a thread for every 65,536 multiply-accumulates (mlas/lib/sgemm.cpp);
 - loops over elements: as many threads as an estimate of their cycles fills (core/common/threadpool.cc, after Eigen's
   TensorCostModel), for the operators in CYCLES.
@@ -43,8 +45,10 @@ def unevenness(row: KernelRow, machine: Machine) -> float:
         return _busiest(*_stretches(row, threads), threads)
     if row.op == "Conv" and row.layout == "nchwc":
         return _busiest(_lines(row, machine), 1.0, threads)
+    if row.op == "Conv" and row.layout == "nchw" and row.groups > 1:
+        return _of_groups(row, threads)
     if row.op in ("Gemm", "MatMul", "FusedMatMul") and row.precision == "fp32":
-        return threads / min(threads, row.macs // PIECE_MACS + 1)
+        return threads / _filled(row.macs, threads)
     if row.op in CYCLES:
         taps = prod(row.kernel) if row.op.endswith("Pool") else 1
         cycles = prod(row.output_shape) * taps * CYCLES[row.op]
@@ -64,6 +68,18 @@ def _busiest(pieces: int, last: float, threads: int) -> float:
     rounds = ceil(pieces / threads)
     with_the_last = pieces % threads == 1  # alone in its round
     return threads * (rounds - 1 + (last if with_the_last else 1.0)) / (pieces - 1 + last)
+
+
+def _filled(macs: int, threads: int) -> int:
+    """How many threads a product of matrices is given."""
+    return min(threads, macs // PIECE_MACS + 1)
+
+
+def _of_groups(row: KernelRow, threads: int) -> float:
+    pieces, pixels = row.output_shape[0] * row.groups, prod(pixels_of(row.output_shape, row))
+    if prod(row.kernel) > 1 and channels_of(row.output_shape, row) // row.groups > pixels:
+        return threads / _filled(row.macs // pieces, threads)
+    return _busiest(pieces, 1.0, threads)
 
 
 def _stretches(row: KernelRow, threads: int) -> tuple[int, float]:
