@@ -27,7 +27,8 @@ from automc.measure.families import family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms, shared_cache_bytes
 from automc.measure.large_models import LARGE, LINEAR, STREAMING, large_models
 from automc.measure.memory import measure_memory
-from automc.measure.networks import Sample, essential, micro_models
+from automc.measure.micro_models import essential, micro_models
+from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
 from automc.measure.random_networks import RANDOM, random_networks
 from automc.measure.sessions import SessionSettings

@@ -15,7 +15,8 @@ from automc.cost.caches import held_bytes
 from automc.cost.graph import graph_from_onnx
 from automc.cost.kernels import KernelGraph
 from automc.measure.builder import GraphBuilder, Scheme, Value
-from automc.measure.networks import INSIDE, MICRO, Draw, Micro, Sample
+from automc.measure.micro_models import INSIDE, MICRO
+from automc.measure.networks import Draw, Micro, Sample
 
 LARGE_MACS = 120e6  # about 5 ms in float on one core at 25 GMAC/s
 LARGE_BYTES = 150e6  # moved by all kernels: about as long at 30 GB/s
@@ -95,7 +96,7 @@ def large_models(
 ) -> list[Sample]:
     """About `count` models larger than the micro models, of these kinds; one seed, the same models.
 
-    inside: those on pictures stand between thin convolutions (`networks.INSIDE`).
+    inside: those on pictures stand between thin convolutions (`micro_models.INSIDE`).
     """
     total = sum(share for kind, (_, share) in LARGE.items() if kind in kinds)
     samples = []

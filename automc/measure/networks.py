@@ -1,11 +1,11 @@
-"""What is timed to calibrate a device: micro models of one kernel kind each.
+"""What micro models are made of, one kernel kind each; `micro_models.py` draws them.
 
 The families of `families.py` are kept for the held-out error and nothing is ever fitted on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -312,77 +312,7 @@ def lookup(b: GraphBuilder, draw: Draw) -> Value:
     return x
 
 
-# share of the micro models each kind gets: as much as its share of networks' time, and of the ways it can differ
-MICRO: dict[str, tuple[Micro, int]] = {
-    "conv_dense": (conv_dense, 18),
-    "conv_pointwise": (conv_pointwise, 16),
-    "conv_narrow": (conv_narrow, 9),
-    "conv_asymmetric": (conv_asymmetric, 5),
-    "conv_depthwise": (conv_depthwise, 9),
-    "conv_grouped": (conv_grouped, 8),
-    "conv_chain": (conv_chain, 8),
-    "conv_residual": (conv_residual, 6),
-    "squeeze_excite": (squeeze_excite, 4),
-    "gemm": (gemm, 6),
-    "linear": (linear, 7),
-    "attention": (attention, 4),
-    "elementwise": (elementwise, 7),
-    "unary": (unary, 8),
-    "pool": (pool, 10),
-    "concat": (concat, 4),
-    "shuffle": (shuffle, 1),
-    "split": (split, 1),
-    "pad": (pad, 1),
-    "slicing": (slicing, 1),
-    "resize": (resize, 1),
-    "tokens": (tokens, 1),
-    "conv_signal": (conv_signal, 9),
-    "lookup": (lookup, 3),
-    "unpacked": (unpacked, 6),
-}
-INSIDE = frozenset({
-    "conv_dense", "conv_pointwise", "conv_narrow", "conv_asymmetric", "conv_depthwise", "conv_grouped", "conv_chain",
-    "conv_residual", "squeeze_excite", "pool", "concat",
-})  # fmt: skip
-"""Kinds on pictures. By themselves their time is also that of bringing a wide picture into the layout of convolutions
-and back, which a network does once and with few channels; on several threads that takes up to four times as long as it
-has to, for channels whose lines two cores write at once."""
-LEAST = 2  # micro models of a kind, however few there are in all
-
-
-def micro_models(count: int, scheme: Scheme, seed: int, *, inside: bool = False) -> list[Sample]:
-    """About `count` micro models, each kind in proportion to its share, LEAST at least; one seed, the same models.
-
-    inside: most kinds on pictures stand between thin convolutions (`GraphBuilder.inside`); in float every second one,
-    as what is brought into the layout of convolutions and back is a smaller part there, and networks have it too.
-    """
-    shares = np.array([share for _, share in MICRO.values()], dtype=float)
-    wanted = np.maximum(LEAST, np.round(shares / shares.sum() * count)).astype(int)
-    samples = []
-    for (kind, (make, _)), number in zip(MICRO.items(), wanted, strict=True):
-        for index in range(int(number)):
-            # one stream per model and the same one for every scheme: fp32 and int8 time the same shapes
-            generator = np.random.default_rng([seed, list(MICRO).index(kind), index])
-            builder = GraphBuilder(scheme, generator, quantise_elementwise=index % 4 != 3)
-            builder.inside = inside and kind in INSIDE and (index % 2 == 1 if scheme == "fp32" else index % 4 != 1)
-            output = builder.leave(make(builder, Draw(generator)))
-            samples.append(Sample(f"{kind}.{scheme}.{index}", kind, scheme, builder.finish(output)))
-    return samples
-
-
 def heads_of(b: GraphBuilder, x: Value, heads: int) -> Value:
     """(batch, tokens, width) to (batch, heads, tokens, width / heads)."""
     batch, tokens, width = x.shape
     return b.transpose(b.reshape(x, (batch, tokens, heads, width // heads)), (0, 2, 1, 3))
-
-
-def essential(samples: Sequence[Sample]) -> list[Sample]:
-    """The first LEAST of every kind of micro model: timed before all others, so that a short calibration knows them."""
-    seen: dict[tuple[str, str], int] = {}
-    chosen = []
-    for sample in samples:
-        key = (sample.kind, sample.scheme)
-        seen[key] = seen.get(key, 0) + 1
-        if sample.kind in MICRO and seen[key] <= LEAST:
-            chosen.append(sample)
-    return chosen

@@ -11,7 +11,8 @@ from automc.cost.graph import graph_from_onnx
 from automc.cost.tiles import Machine
 from automc.measure.builder import GraphBuilder, Scheme
 from automc.measure.families import FAMILIES, family_networks
-from automc.measure.networks import MICRO, Sample, micro_models
+from automc.measure.micro_models import INSIDE, MICRO, micro_models
+from automc.measure.networks import Sample
 from automc.measure.random_networks import random_networks
 from automc.measure.sessions import open_session, random_inputs
 
@@ -108,7 +109,7 @@ def test_layers_by_weights_of_the_moment_are_timed_large_and_small() -> None:
 
 
 def test_the_first_models_of_a_calibration_hold_every_kind_of_kernel() -> None:
-    from automc.measure.networks import LEAST, MICRO, essential
+    from automc.measure.micro_models import LEAST, essential
 
     chosen = essential(micro_models(60, "u8s8", 0))
     assert {sample.kind for sample in chosen} == set(MICRO)
@@ -116,7 +117,7 @@ def test_the_first_models_of_a_calibration_hold_every_kind_of_kernel() -> None:
 
 
 def test_a_short_int8_calibration_pads_on_integers() -> None:
-    from automc.measure.networks import essential
+    from automc.measure.micro_models import essential
 
     found = set()
     for sample in essential(micro_models(60, "u8s8", 0)):
@@ -141,3 +142,35 @@ def test_the_networks_of_a_benchmark_run_in_batches_factorised_and_without_convo
     assert rows["batched"].macs == 3 * rows["plain"].macs
     convolutions = {name: sum(row.op.endswith("Conv") for row in graph.rows) for name, graph in rows.items()}
     assert convolutions["split"] > convolutions["plain"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_inside_a_model_no_wide_picture_changes_its_layout(scheme: Scheme) -> None:
+    """Where several threads share kernels, bringing a wide picture into another layout takes a time of its own."""
+    changes = ("Transpose", "ReorderInput", "ReorderOutput")
+    widest: dict[bool, int] = {False: 0, True: 0}
+    for inside in widest:
+        for sample in micro_models(160, scheme, 0, inside=inside):
+            index = int(sample.name.rpartition(".")[2])
+            if sample.kind not in INSIDE - {"squeeze_excite", "conv_narrow", "conv_grouped"} or index % 4 != 3:
+                continue
+            rows = graph_from_onnx(onnx.load_from_string(sample.model)).rows
+            around = (rows[:3] + rows[-2:]) if inside else rows
+            widths = [min(row.output_shape[1], row.output_shape[-1]) for row in around if row.op in changes]
+            widest[inside] = max(widest[inside], *widths, 0)
+    assert widest[True] <= 16 < widest[False]
+
+
+def test_a_model_is_the_same_kernel_inside_or_not() -> None:
+    plain, inside = (micro_models(120, "u8s8", 0, inside=flag) for flag in (False, True))
+    assert [sample.name for sample in plain] == [sample.name for sample in inside]
+    changed = {sample.kind for sample, other in zip(plain, inside, strict=True) if sample.model != other.model}
+    assert changed <= INSIDE
+    assert {"conv_dense", "conv_pointwise", "conv_depthwise"} <= changed
+    for sample, other in zip(plain, inside, strict=True):
+        if sample.kind == "conv_dense":
+            alone, among = (
+                [row for row in graph_from_onnx(onnx.load_from_string(one.model)).rows if row.op == "QLinearConv"]
+                for one in (sample, other)
+            )
+            assert alone[0].macs in [row.macs for row in among]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from automc.cost.graph import graph_from_trace
 from automc.cost.kernels import KernelGraph, Precision
 from automc.cost.predictor import Costs, Estimate, load_predictor
 from automc.evaluate import Evaluator, Job
-from automc.search.screening import Screener
+from automc.search.screening import Screened, Screener
 from automc.techniques.sketch import Sketch
 from automc.techniques.technique import PlanContext
 from automc.trial import Metric
@@ -165,3 +166,29 @@ def test_shapes_that_hang_on_weights_are_estimated_and_refused_only_after_they_w
     evaluated = made.evaluate(Job(HANGS_ON_WEIGHTS, rung=0, seed=0, steps=0))
     assert refused.costs is not None
     assert refused.costs.latency_ms.value == evaluated["latency_ms"].value
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_between_candidates_and_not_while_one_is_priced(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, collecting: bool
+) -> None:
+    seen: list[bool] = []
+    judge = Screener._judge
+
+    def watched(self: Screener, candidate: Candidate, *, weighed: bool) -> Screened:
+        seen.append(gc.isenabled())
+        if candidate == INTEGER:
+            raise KeyboardInterrupt  # at any moment
+        return judge(self, candidate, weighed=weighed)
+
+    monkeypatch.setattr(Screener, "_judge", watched)
+    screen = Screener(evaluator, (), 0, frozenset({"latency_ms"}))
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            screen((FLOAT, INTEGER))
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen == [False, False]
