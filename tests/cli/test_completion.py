@@ -47,9 +47,9 @@ def offered(folder: Path, typed: str) -> set[str]:
     [
         ("automc ru", {"runs"}),
         ("automc technique show channel", {"channel_pruning"}),
-        ("automc profile show epyc", {"epyc_genoa_1t"}),
-        ("automc search --profile epyc", {"epyc_genoa_1t"}),
-        ("automc predict model.onnx --profile epyc", {"epyc_genoa_1t"}),
+        ("automc profile show epyc", {"epyc_genoa_1t", "epyc_genoa_2t"}),
+        ("automc search --profile epyc", {"epyc_genoa_1t", "epyc_genoa_2t"}),
+        ("automc predict model.onnx --profile epyc", {"epyc_genoa_1t", "epyc_genoa_2t"}),
         ("automc search --space cifar", {"cifar10_resnet20"}),
         ("automc search --strategy ns", {"nsga2"}),
         ("automc search --choose most", {"most_accurate"}),

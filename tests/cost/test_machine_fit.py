@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -95,7 +96,8 @@ def test_a_kernel_reads_from_the_cache_what_it_touches_little_of_in_a_network_ho
 
 def test_a_stored_calibration_remembers_it_and_an_earlier_one_has_none() -> None:
     shipped = Path(__file__).parents[2] / "hardware_profiles" / "epyc_genoa_1t" / "calibration.json"
-    earlier = Calibration.model_validate_json(shipped.read_text())
+    known = json.loads(shipped.read_text())
+    earlier = Calibration.model_validate({name: known[name] for name in known if name not in ("weight_spill", "reads")})
     assert (earlier.fit().machine.weight_spill, earlier.fit().machine.reads) == (None, "network")
     later = earlier.model_copy(update={"weight_spill": (0.5, 1.5), "reads": "kernel"})
     machine = Calibration.model_validate_json(later.model_dump_json()).fit().machine
