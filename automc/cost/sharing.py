@@ -24,7 +24,7 @@ from automc.cost.tiles import Machine, channels_of, pixels_of, round_up
 
 PIECE_MACS = 65_536  # fewest of a piece of an integer convolution, and those of a product that fill a thread
 STEP = 6  # output pixels per step of the integer kernels
-MOST_PIECES = 5  # of an integer convolution, a thread
+MOST_PIECES = 5  # of an integer convolution, a thread; on ARM the runtime allows 64
 FILTER_BLOCKS = 4  # of a blocked convolution, in a set
 START_CYCLES, THREAD_CYCLES = 100_000, 100_000
 _BYTE_CYCLES = 11 / 64

@@ -44,22 +44,17 @@ class GraphBuilder:
 
     scheme: "fp32", or activations-weights types "u8s8" / "s8s8".
     quantise_elementwise: whether everything but convolutions, gemms and matmuls is quantised too. batch: samples of
-    every input, which is given for one. inside: pictures (`picture`) come from a thin convolution, as they would inside
-    a network, and not from outside.
+    every input, which is given for one.
     """
 
+    inside = False
+    """Whether pictures (`picture`) come from a thin convolution, as they would within a network, not from outside."""
+
     def __init__(
-        self,
-        scheme: Scheme,
-        generator: np.random.Generator,
-        *,
-        quantise_elementwise: bool = True,
-        batch: int = 1,
-        inside: bool = False,
+        self, scheme: Scheme, generator: np.random.Generator, *, quantise_elementwise: bool = True, batch: int = 1
     ) -> None:
         self.scheme = scheme
         self.batch = batch
-        self.inside = inside
         self.generator = generator
         self.quantise_elementwise = quantise_elementwise
         self._nodes: list[onnx.NodeProto] = []
