@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import JsonValue
@@ -25,12 +24,13 @@ from automc.measure.anchor import CALM_RATIO, Anchor
 from automc.measure.assess import assess
 from automc.measure.families import family_networks
 from automc.measure.fingerprint import cache_bytes, host_fingerprint, known_anchor_ms, shared_cache_bytes
-from automc.measure.large_models import LARGE, LINEAR, STREAMING, large_models
+from automc.measure.large_models import STREAMING, large_models
 from automc.measure.memory import measure_memory
 from automc.measure.micro_models import essential, micro_models
 from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts, int8_probes, thread_probes, width_probes
 from automc.measure.random_networks import RANDOM, random_networks
+from automc.measure.schedule import ATTEMPTS, SCHEDULES, Mode
 from automc.measure.sessions import SessionSettings
 from automc.measure.stopwatch import Stopwatch
 from automc.measure.unfinished import Unfinished
@@ -45,47 +45,8 @@ from automc.profiles import (
     save_profile,
 )  # fmt: skip
 
-Mode = Literal["quick", "full"]
 Progress = Callable[[str, float], None]
 """Called with the stage and the share of it that is done, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is timed per precision, and the wall clock of the timing. passes: calm passes of what is fitted."""
-
-    micro: int
-    random: int
-    large: int
-    per_family: int
-    passes: int
-    fit_s: float
-    families_s: float
-    memory: int
-    """Networks whose memory is measured."""
-    large_kinds: Collection[str] = tuple(LARGE)
-
-
-ATTEMPTS = 3
-MOST_FIT = 1.15
-"""Times `Effort.fit_s` that all that is fitted may take: what was timed first has had its part of it."""
-
-EFFORTS: dict[Mode, Effort] = {
-    # 60 s in all on one calm thread: the rest goes to probes, reading the graphs and the fit
-    "quick": Effort(
-        micro=400,
-        random=36,
-        large=32,
-        per_family=4,
-        passes=2,
-        fit_s=30.0,
-        families_s=12.0,
-        memory=8,
-        large_kinds=LINEAR,
-    ),
-    # 5 minutes in all
-    "full": Effort(micro=1250, random=150, large=150, per_family=20, passes=2, fit_s=140.0, families_s=75.0, memory=24),
-}
 
 
 def calibrate_host(
@@ -106,7 +67,7 @@ def calibrate_host(
     machine.
     """
     tell = progress or (lambda stage, share: None)
-    plan, settings, started = EFFORTS[mode], SessionSettings(threads=threads), time.monotonic()
+    plan, settings, started = SCHEDULES[mode], SessionSettings(threads=threads), time.monotonic()
     target = own_folder(name, folder, imported=False)
     require_writable(target.parent)  # now, and not after minutes of measuring
     kept = Unfinished.beside(target, _comparable(mode, threads, seed))
@@ -129,7 +90,9 @@ def calibrate_host(
         fitted += random_networks(plan.random, scheme, seed)
         fitted += large_models(plan.large, scheme, seed, plan.large_kinds, inside=threads > 1)
     for attempt in range(ATTEMPTS):
+        begun = time.monotonic() if attempt else started  # a machine that never rests is given the time once more
         clock.time("timing whole networks", families, 1, plan.families_s / 2, seed + 100 * attempt)
+        reading_s = clock.read(families)
         began = time.monotonic()
         clock.time(
             "timing one kernel of each kind", essential(fitted), plan.passes, plan.fit_s / 2, seed + 100 * attempt
@@ -138,8 +101,9 @@ def calibrate_host(
         streams = [sample for sample in fitted if sample.kind == STREAMING]
         if streams:
             clock.time("timing main memory", streams, 2 * plan.passes, plan.fit_s / 3, seed + 100 * attempt)
-        left_s = max(plan.fit_s / 2, MOST_FIT * plan.fit_s - (time.monotonic() - began))
-        clock.time("timing kernels", fitted, plan.passes, min(left_s, plan.fit_s), seed + 100 * attempt + 1)
+        now, before_s = time.monotonic(), clock.spent_s("timing kernels", seed + 100 * attempt + 1)
+        left_s = plan.kernels_s(fitted_s=now - began, spent_s=now - begun - before_s, reading_s=reading_s)
+        clock.time("timing kernels", fitted, plan.passes, left_s, seed + 100 * attempt + 1)
         # once before the kernels and once after: a machine that changes its speed between is no error of the fit
         clock.time("timing whole networks again", families, 1, plan.families_s / 2, seed + 100 * attempt + 2, calm=2)
         if clock.enough(families, fitted):

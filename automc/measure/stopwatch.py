@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx
 
 from automc.cost.fit import Observation
+from automc.cost.kernels import KernelGraph
 from automc.errors import MeasurementError
 from automc.measure.anchor import BEST_PERCENTILE, Anchor
 from automc.measure.batch import Pass, calm_ms, measure_batch, noise_floor
@@ -30,6 +32,7 @@ class Stopwatch:
     ) -> None:
         """kept: what an interrupted calibration left, which is gone on with; tell: given a stage and its share."""
         self.settings, self.anchor, self.tell, self.kept = settings, anchor, tell, kept
+        self._graphs: dict[str, KernelGraph] = {}
         anchor.history[:0] = kept.anchor_ms
 
     @property
@@ -42,15 +45,14 @@ class Stopwatch:
     ) -> None:
         """Time those of `samples` of which fewer than `calm` calm passes are known, in the rest of the budget."""
         todo = {sample.name: sample.model for sample in samples if len(self._calm(sample)) < calm}
-        name = f"{stage}, seed {seed}"
-        before, start, saved = self.kept.spent_s.get(name, 0.0), time.monotonic(), time.monotonic()
+        before, start, saved = self.spent_s(stage, seed), time.monotonic(), time.monotonic()
         if before >= budget_s:
             return
 
         def keep() -> None:
             nonlocal saved
             saved = time.monotonic()
-            self.kept.spent_s[name] = before + saved - start
+            self.kept.spent_s[_named(stage, seed)] = before + saved - start
             self.kept.save(self.anchor.history)
 
         def note(done: int, total: int) -> None:
@@ -97,20 +99,26 @@ class Stopwatch:
                 next_step="close what else runs on this machine, then: automc profile calibrate host",
             )
 
-    def observe(self, samples: Sequence[Sample]) -> list[tuple[Sample, Observation]]:
-        """What was timed calmly, with its kernel rows."""
-        import onnx
+    def spent_s(self, stage: str, seed: int) -> float:
+        """Seconds this stage has had, those of an interrupted calibration included."""
+        return self.kept.spent_s.get(_named(stage, seed), 0.0)
 
+    def read(self, samples: Sequence[Sample]) -> float:
+        """Read the kernel graphs of those that were timed and not read yet; returns the seconds that took."""
         from automc.cost.graph import graph_from_onnx
 
-        observed = []
+        start = time.monotonic()
         for number, sample in enumerate(samples):
-            calm = self._calm(sample)
-            if calm:
-                graph = graph_from_onnx(onnx.load_from_string(sample.model))
-                observed.append((sample, Observation(graph, min(calm))))
+            if sample.name in self.passes and sample.name not in self._graphs:
+                self._graphs[sample.name] = graph_from_onnx(onnx.load_from_string(sample.model))
             self.tell("reading graphs", (number + 1) / len(samples))
-        return observed
+        return time.monotonic() - start
+
+    def observe(self, samples: Sequence[Sample]) -> list[tuple[Sample, Observation]]:
+        """What was timed calmly, with its kernel rows."""
+        calm = [(sample, found) for sample in samples if (found := self._calm(sample))]
+        self.read([sample for sample, _ in calm])
+        return [(sample, Observation(self._graphs[sample.name], min(found))) for sample, found in calm]
 
     def retest(self, samples: Sequence[Sample], seed: int) -> tuple[float, float]:
         """(percent, milliseconds) between timings of the same network, 90th percentile.
@@ -137,3 +145,7 @@ class Stopwatch:
 
     def _calm(self, sample: Sample) -> list[float]:
         return calm_ms(self.passes.get(sample.name, ()), self.anchor)
+
+
+def _named(stage: str, seed: int) -> str:
+    return f"{stage}, seed {seed}"

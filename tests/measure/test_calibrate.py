@@ -15,13 +15,14 @@ from automc.cost.kernels import KernelGraph, KernelRow
 from automc.cost.predictor import load_predictor
 from automc.cost.tiles import Machine
 from automc.errors import ConfigError, MeasurementError
-from automc.measure import calibrate
+from automc.measure import calibrate, schedule
 from automc.measure.anchor import Anchor
 from automc.measure.assess import assess
 from automc.measure.batch import Pass
-from automc.measure.calibrate import Effort, _busy, calibrate_host
+from automc.measure.calibrate import _busy, calibrate_host
 from automc.measure.networks import Sample
 from automc.measure.probes import channel_multiple, int8_facts
+from automc.measure.schedule import SCHEDULES, Schedule
 from automc.measure.sessions import SessionSettings
 from automc.measure.stopwatch import Stopwatch
 from automc.measure.unfinished import VALID_S, Unfinished
@@ -93,12 +94,29 @@ def test_an_interval_leaves_out_no_more_than_a_tenth() -> None:
     assert (few.low, few.high) == (0.9, 1.1)  # three networks say nothing about tails: all of them count
 
 
+@pytest.mark.parametrize("mode", ["quick", "full"])
+def test_a_slow_machine_times_less_and_is_done_in_time(mode: schedule.Mode) -> None:
+    plan = SCHEDULES[mode]
+    before_s = plan.families_s / 2 + plan.total_s / 30  # whole networks, probes
+    fitted_s = plan.fit_s / 2
+    left = {
+        reading_s: plan.kernels_s(fitted_s=fitted_s, spent_s=before_s + fitted_s, reading_s=reading_s)
+        for reading_s in (0.0, plan.total_s / 12, plan.total_s)
+    }
+    fast, slow, crawling = left.values()
+    assert fast == pytest.approx((schedule.MOST_FIT - 0.5) * plan.fit_s)
+    assert plan.fit_s / 4 < slow < fast
+    after_s = plan.families_s / 2 + schedule.AFTER_S + schedule.AFTER_READING * plan.total_s / 12
+    assert before_s + fitted_s + slow + after_s == pytest.approx(plan.total_s)
+    assert crawling == plan.fit_s / 4  # no calibration is worth its name with less
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Effort(
-        micro=16, random=1, large=4, per_family=1, passes=1, fit_s=5.0, families_s=60.0, memory=4
+    plan = Schedule(
+        micro=16, random=1, large=4, per_family=1, passes=1, fit_s=5.0, families_s=60.0, total_s=99.0, memory=4
     )  # all 16 have to be timed
-    monkeypatch.setitem(calibrate.EFFORTS, "quick", plan)
+    monkeypatch.setitem(schedule.SCHEDULES, "quick", plan)
     # on a shared machine nothing may be calm; what is tested here is the way, not the figures
     monkeypatch.setattr("automc.measure.anchor.CALM_RATIO", 1e9)
     monkeypatch.setattr("automc.measure.timing.CALM_RATIO", 1e9)

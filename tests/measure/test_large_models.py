@@ -10,8 +10,8 @@ from automc.cost.graph import graph_from_onnx
 from automc.cost.machine_fit import FAR_SHARED, LEAST_FAR
 from automc.cost.tiles import Machine
 from automc.measure.builder import Scheme
-from automc.measure.calibrate import EFFORTS
 from automc.measure.large_models import LARGE_BYTES, LARGE_MACS, ON_SAMPLES, SMALL_BYTES, large_models
+from automc.measure.schedule import SCHEDULES
 
 SCHEMES: tuple[Scheme, ...] = ("fp32", "u8s8")
 
@@ -39,10 +39,10 @@ def test_one_seed_gives_the_same_large_models_and_another_gives_others() -> None
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_short_calibration_times_layers_whose_weights_leave_the_cache_and_nothing_dearer(scheme: Scheme) -> None:
     """Without, a quick calibration was 26 % off on float MLPs in the mean."""
-    plan = EFFORTS["quick"]
+    plan = SCHEDULES["quick"]
     samples = large_models(plan.large, scheme, 0, plan.large_kinds)
     assert {sample.kind for sample in samples} == {"large_weights", "large_linear_on_samples"}
-    assert samples[0].model == large_models(EFFORTS["full"].large, scheme, 0, ("weights",))[0].model
+    assert samples[0].model == large_models(SCHEDULES["full"].large, scheme, 0, ("weights",))[0].model
     graphs = [graph_from_onnx(onnx.load_from_string(sample.model)) for sample in samples]
     vectors = [graph for graph in graphs if graph.rows[-1].output_shape[0] == 1]
     assert sum(graph.weight_bytes > (1 << 19) for graph in vectors) >= 5
@@ -54,6 +54,6 @@ def test_a_full_calibration_tells_what_main_memory_costs_behind_32_megabytes_of_
     graphs = [
         graph_from_onnx(onnx.load_from_string(sample.model))
         for scheme in SCHEMES
-        for sample in large_models(EFFORTS["full"].large, scheme, 0)
+        for sample in large_models(SCHEDULES["full"].large, scheme, 0)
     ]
     assert sum(far_share(graph, machine).shared >= FAR_SHARED for graph in graphs) >= LEAST_FAR
